@@ -1,0 +1,1 @@
+"""Benchmarks; imported as dendrite_jax.benchmarks."""

@@ -1,0 +1,1 @@
+"""Dendrite-JAX: a functional language-model inference engine for tree search."""

@@ -1,0 +1,1 @@
+"""The paged key-value cache whose branches fork by copying a block-table row."""

@@ -1,0 +1,1 @@
+"""Prefill, decode steps, sampling and generation over the paged cache."""

@@ -1,0 +1,1 @@
+"""Decoder definitions, Hugging Face configs, weights and tokenizers."""

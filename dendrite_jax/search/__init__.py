@@ -1,0 +1,1 @@
+"""Searches: pure functions over the engine, batched over problems."""

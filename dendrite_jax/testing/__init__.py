@@ -1,0 +1,1 @@
+"""Models and oracles that tests and examples compute by hand."""

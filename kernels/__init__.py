@@ -1,0 +1,1 @@
+"""Kernels, each beside its plain-XLA reference; imported as dendrite_jax.kernels."""
