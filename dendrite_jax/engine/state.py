@@ -67,10 +67,16 @@ def open_branches(state: State, keys: Array) -> tuple[State, Array]:
       The state and i32[n] branch ids, −1 where no slot was left.
     """
     cache, ids = kv.open_branches(state.cache, jnp.ones(keys.shape[0], bool))
-    slot = _scatter_slot(state, ids)
-    key = state.key.at[slot].set(jax.random.key_data(keys), mode="drop")
-    children = state.children.at[slot].set(0, mode="drop")
-    return state.replace(cache=cache, key=key, children=children), ids
+    return set_keys(state.replace(cache=cache), ids, keys), ids
+
+
+def set_keys(state: State, branch_ids: Array, keys: Array) -> State:
+    """Gives branches i32[n] the random keys [n] (a typed key array), as if newly opened."""
+    slot = _scatter_slot(state, branch_ids)
+    return state.replace(
+        key=state.key.at[slot].set(jax.random.key_data(keys), mode="drop"),
+        children=state.children.at[slot].set(0, mode="drop"),
+    )
 
 
 def fork(state: State, parents: Array) -> tuple[State, Array]:
