@@ -1,1 +1,35 @@
 """The paged key-value cache whose branches fork by copying a block-table row."""
+
+from dendrite_jax.cache.append import Appended, append
+from dendrite_jax.cache.branches import fork, free, open_branches
+from dendrite_jax.cache.capacity import (
+    BranchError,
+    CapacityError,
+    block_bytes,
+    blocks_for_fraction,
+    raise_errors,
+)
+from dendrite_jax.cache.ledger import Ledger
+from dendrite_jax.cache.state import NO_BRANCH, Cache, CacheConfig, KVPool, init
+from dendrite_jax.cache.stats import CacheStats, stats
+
+__all__ = [
+    "NO_BRANCH",
+    "Appended",
+    "BranchError",
+    "Cache",
+    "CacheConfig",
+    "CacheStats",
+    "CapacityError",
+    "KVPool",
+    "Ledger",
+    "append",
+    "block_bytes",
+    "blocks_for_fraction",
+    "fork",
+    "free",
+    "init",
+    "open_branches",
+    "raise_errors",
+    "stats",
+]

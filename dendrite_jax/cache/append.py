@@ -1,0 +1,158 @@
+"""Making room for new tokens: vectorised allocation and copy-on-write."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from dendrite_jax.cache.lanes import Lanes, check_lanes
+from dendrite_jax.cache.state import CONTEXT_FULL, OUT_OF_BLOCKS, Cache, KVPool
+from dendrite_jax.kernels.copy_blocks import copy_blocks
+
+
+class Appended(NamedTuple):
+    """Where the new tokens of a call go; the model writes their keys and values there."""
+
+    ok: Array  # bool[lanes], the lane takes its tokens
+    start: Array  # i32[lanes], position of the lane's first new token
+    table: Array  # i32[lanes, max_blocks], the lanes' rows, new blocks included
+    length: Array  # i32[lanes], tokens held afterwards; 0 where not ok
+    block: Array  # i32[lanes, tokens], physical block of each token; `num_blocks` = write nothing
+    offset: Array  # i32[lanes, tokens], place within the block
+
+
+class _Need(NamedTuple):
+    """What each lane must be given before it can write."""
+
+    ok: Array  # bool[lanes]
+    count: Array  # i32[lanes], blocks to take
+    first: Array  # i32[lanes], index of the lane's first block among the free ones
+    copied: Array  # bool[lanes], the lane's partly filled last block is copied
+    tail: Array  # i32[lanes], that block
+    logical: Array  # i32[lanes], table column of the lane's first taken block
+    short: Array  # i32[], blocks wanted beyond the free ones
+
+
+def append(cache: Cache, branch_ids: Array, tokens: Array, count: Array) -> tuple[Cache, Appended]:
+    """Makes room for new tokens, records their ids and advances the lengths.
+
+    A partly filled last block that others hold too is copied first; the last of several holders
+    that write in one call keeps it. Each branch gets all the blocks it needs or none: one that
+    gets none, or would outgrow its table row, is flagged and left as it was.
+
+    Args:
+      cache: the cache; donate it under jit.
+      branch_ids: i32[lanes], each at most once; negative for an idle lane.
+      tokens: i32[lanes, tokens].
+      count: i32[lanes], how many of a lane's tokens are real.
+
+    Returns:
+      The cache and where to write.
+    """
+    lanes = check_lanes(cache, branch_ids)
+    slot = lanes.slot
+    start = cache.length[slot]
+    wanted = lanes.valid & (cache.error[slot] == 0) & (count > 0)
+    too_long = wanted & (start + count > cache.max_context)
+    need = _plan(cache, lanes, wanted & ~too_long, start, count)
+    pool, table = _take_blocks(cache, lanes, need, tokens.shape[1])
+
+    position = start[:, None] + jnp.arange(tokens.shape[1])
+    rows = table[slot]
+    written = need.ok[:, None] & (jnp.arange(tokens.shape[1]) < count[:, None])
+    column = jnp.minimum(position // cache.block_size, table.shape[1] - 1)
+    block = jnp.where(written, jnp.take_along_axis(rows, column, axis=1), cache.num_blocks)
+    offset = position % cache.block_size
+    pool = pool.replace(tokens=pool.tokens.at[block, offset].set(tokens, mode="drop"))
+
+    in_use = jnp.sum(pool.ref_count > 0)
+    flag = jnp.where(too_long, CONTEXT_FULL, jnp.where(wanted & ~need.ok, OUT_OF_BLOCKS, 0))
+    flagged = lanes.where(flag != 0, cache.num_slots)
+    grown = lanes.where(need.ok, cache.num_slots)
+    cache = cache.replace(
+        pool=pool,
+        table=table,
+        length=cache.length.at[grown].add(count, mode="drop"),
+        error=cache.error.at[flagged].set(flag, mode="drop"),
+        misuse=cache.misuse | lanes.misuse,
+        peak_blocks=jnp.maximum(cache.peak_blocks, in_use),
+        blocks_short=jnp.maximum(cache.blocks_short, need.short),
+        ledger=cache.ledger.add(blocks_copied=jnp.sum(need.copied)),
+    )
+    length = jnp.where(need.ok, start + count, 0)
+    return cache, Appended(need.ok, start, rows, length, block, offset)
+
+
+def blocks_per_lane(num_tokens: int, block_size: int) -> int:
+    """Most blocks that appending `num_tokens` to one branch can take, its copy included."""
+    return -(-(num_tokens - 1) // block_size) + 1
+
+
+def _plan(cache: Cache, lanes: Lanes, wanted: Array, start: Array, count: Array) -> _Need:
+    size, blocks = cache.block_size, cache.num_blocks
+    lane = jnp.arange(start.shape[0])
+    column = start // size
+    partial = wanted & (start % size != 0)
+    tail = cache.table[lanes.slot, jnp.minimum(column, cache.table.shape[1] - 1)]
+    tail = jnp.where(partial, tail, blocks)
+
+    # When every holder of a block writes in this call, the last lane keeps it and the others copy.
+    writers = jnp.zeros(blocks, jnp.int32).at[tail].add(1, mode="drop")
+    last_writer = jnp.full(blocks, -1).at[tail].max(lane, mode="drop")
+    safe_tail = jnp.minimum(tail, blocks - 1)
+    keeps = (writers[safe_tail] == cache.pool.ref_count[safe_tail]) & (
+        last_writer[safe_tail] == lane
+    )
+    copied = partial & ~keeps
+
+    held_columns = column + partial
+    fresh = -(-(start + count) // size) - held_columns
+    blocks_needed = jnp.where(wanted, fresh + copied, 0)
+    end = jnp.cumsum(blocks_needed)
+    num_free = jnp.sum(cache.pool.ref_count == 0)
+    fits = wanted & ((blocks_needed == 0) | (end <= num_free))
+
+    # A lane that got nothing still holds its block, so nobody may keep that block as the last one.
+    still_held = jnp.zeros(blocks, bool).at[jnp.where(fits, blocks, tail)].set(True, mode="drop")
+    ok = fits & ~(partial & keeps & still_held[safe_tail])
+    return _Need(
+        ok=ok,
+        count=jnp.where(ok, blocks_needed, 0),
+        first=end - blocks_needed,
+        copied=copied & ok,
+        tail=tail,
+        logical=jnp.where(copied, column, held_columns),
+        short=end[-1] - num_free,
+    )
+
+
+def _take_blocks(cache: Cache, lanes: Lanes, need: _Need, num_tokens: int) -> tuple[KVPool, Array]:
+    """Hands each lane its blocks and copies what is copied on write; the pool and the table."""
+    blocks, pool = cache.num_blocks, cache.pool
+    per_lane = blocks_per_lane(num_tokens, cache.block_size)
+    total = min(need.ok.shape[0] * per_lane, blocks)
+    free_block = jnp.nonzero(pool.ref_count == 0, size=total, fill_value=blocks)[0]
+    nth = jnp.arange(per_lane)
+    taken = nth < need.count[:, None]
+    new = free_block[jnp.minimum(need.first[:, None] + nth, total - 1)].astype(jnp.int32)
+    new = jnp.where(taken, new, blocks)  # [lanes, per_lane]
+
+    row = jnp.where(taken, lanes.slot[:, None], cache.num_slots)
+    table = cache.table.at[row, need.logical[:, None] + nth].set(new, mode="drop")
+    ref_count = pool.ref_count.at[new].set(1, mode="drop")
+    ref_count = ref_count.at[jnp.where(need.copied, need.tail, blocks)].add(-1, mode="drop")
+
+    source = jnp.where(need.copied, need.tail, 0)
+    destination = jnp.where(need.copied, new[:, 0], blocks)
+    k, v = jax.lax.cond(
+        jnp.any(need.copied),
+        lambda k, v: copy_blocks(k, v, source, destination),
+        lambda k, v: (k, v),
+        pool.k,
+        pool.v,
+    )
+    tokens = pool.tokens.at[destination].set(pool.tokens[source], mode="drop")
+    return KVPool(k=k, v=v, tokens=tokens, ref_count=ref_count), table

@@ -1,0 +1,176 @@
+"""Generating many tokens in one `lax.while_loop`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from dendrite_jax.engine.sampling import Sampling, sample
+from dendrite_jax.engine.state import Model, State, branch_tokens
+from dendrite_jax.engine.step import advance, next_logits
+from dendrite_jax.engine.stopping import FAILED, LENGTH, RUNNING, StopRules, advance_stop
+
+NO_TOKEN = -1
+"""Fills a row of tokens past its end."""
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Static shape of a generation.
+
+    Attributes:
+      max_new_tokens: most tokens a lane gets.
+      top_logprobs: how many of the most likely tokens to report at each place.
+      return_hidden: whether to keep the hidden state after each token.
+    """
+
+    max_new_tokens: int
+    top_logprobs: int = 0
+    return_hidden: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+        if self.top_logprobs < 0:
+            raise ValueError(f"top_logprobs is {self.top_logprobs}; it must be at least 0")
+
+
+class Generated(NamedTuple):
+    """The new tokens of each lane; places at or past `count` hold NO_TOKEN and zeros."""
+
+    tokens: Array  # i32[lanes, max_new_tokens]
+    count: Array  # i32[lanes]
+    raw_logprobs: Array  # f32[lanes, max_new_tokens], under the model's own distribution
+    logprobs: Array  # f32[lanes, max_new_tokens], under the processed distribution
+    finish: Array  # i32[lanes], LENGTH | STOP_TOKEN | STOP_STRING | FAILED; see FINISH_NAMES
+    top_tokens: Array  # i32[lanes, max_new_tokens, top_logprobs], most likely first
+    top_raw_logprobs: Array  # f32[lanes, max_new_tokens, top_logprobs]
+    hidden: Array | None  # [lanes, max_new_tokens, hidden], after each token, if asked for
+
+
+class _Loop(NamedTuple):
+    step: Array  # i32[]
+    state: State
+    string_state: Array  # i32[lanes]
+    seen: Array | None  # bool[lanes, vocab]
+    out: Generated
+
+
+def generate(
+    model: Model,
+    state: State,
+    branch_ids: Array,
+    config: GenerateConfig,
+    sampling: Sampling = Sampling(),
+    stop: StopRules | None = None,
+    active: Array | None = None,
+) -> tuple[State, Generated]:
+    """Grows branches until each meets a stop rule, its length, or a full cache.
+
+    Every token, the last one included, is appended to its branch, so that a branch holds exactly
+    what it generated and can be forked or continued. What a branch gets depends on its own tokens,
+    key and position only, not on the other lanes.
+
+    Args:
+      model: the model.
+      state: the engine state; donate it under jit.
+      branch_ids: i32[lanes], each at most once, each holding a token or more; negative for idle.
+      config: static shape of the result.
+      sampling: how to choose tokens.
+      stop: what ends a lane early; nothing when None.
+      active: bool[lanes], lanes to grow; all that name a branch when None.
+
+    Returns:
+      The state and the new tokens. A lane whose branch runs out of blocks or context ends as
+      FAILED with the tokens that fitted; the others go on.
+    """
+    stop = StopRules.of() if stop is None else stop
+    wanted = branch_ids >= 0 if active is None else active & (branch_ids >= 0)
+    lanes = branch_ids.shape[0]
+    seen = None
+    if sampling.repetition_penalty is not None:
+        seen = _seen_tokens(model, state, branch_ids)
+
+    def body(loop: _Loop) -> _Loop:
+        running = loop.out.finish == RUNNING
+        ids = jnp.where(running, branch_ids, -1)
+        slot = jnp.maximum(ids, 0)
+        logits = next_logits(model, loop.state, ids)
+        position = loop.state.cache.length[slot]
+        chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen)
+        state, ok = advance(model, loop.state, ids, chosen.token)
+        string_state, reason = advance_stop(stop, loop.string_state, chosen.token)
+        reason = jnp.where(ok, reason, FAILED)
+        last = loop.step + 1 == config.max_new_tokens
+        reason = jnp.where((reason == RUNNING) & last, LENGTH, reason)
+
+        out, kept = loop.out, running & ok
+        count = out.count + kept
+        out = out._replace(
+            tokens=out.tokens.at[:, loop.step].set(jnp.where(kept, chosen.token, NO_TOKEN)),
+            count=count,
+            raw_logprobs=out.raw_logprobs.at[:, loop.step].set(
+                jnp.where(kept, chosen.raw_logprob, 0.0)
+            ),
+            logprobs=out.logprobs.at[:, loop.step].set(jnp.where(kept, chosen.logprob, 0.0)),
+            finish=jnp.where(running, reason, out.finish),
+        )
+        out = _record_top(out, logits, kept, loop.step, config)
+        if out.hidden is not None:
+            hidden = jnp.where(kept[:, None], state.hidden[slot], 0)
+            out = out._replace(hidden=out.hidden.at[:, loop.step].set(hidden))
+        seen = loop.seen
+        if seen is not None:
+            seen = seen.at[jnp.arange(lanes), chosen.token].set(True)
+        return _Loop(loop.step + 1, state, string_state, seen, out)
+
+    start = _Loop(
+        step=jnp.int32(0),
+        state=state,
+        string_state=jnp.zeros(lanes, jnp.int32),
+        seen=seen,
+        out=_empty(model, lanes, config, wanted),
+    )
+    end = jax.lax.while_loop(lambda loop: jnp.any(loop.out.finish == RUNNING), body, start)
+    return end.state, end.out
+
+
+def _empty(model: Model, lanes: int, config: GenerateConfig, wanted: Array) -> Generated:
+    shape = (lanes, config.max_new_tokens)
+    hidden = (*shape, model.hidden_size)
+    return Generated(
+        tokens=jnp.full(shape, NO_TOKEN, jnp.int32),
+        count=jnp.zeros(lanes, jnp.int32),
+        raw_logprobs=jnp.zeros(shape, jnp.float32),
+        logprobs=jnp.zeros(shape, jnp.float32),
+        finish=jnp.where(wanted, RUNNING, FAILED).astype(jnp.int32),
+        top_tokens=jnp.full((*shape, config.top_logprobs), NO_TOKEN, jnp.int32),
+        top_raw_logprobs=jnp.zeros((*shape, config.top_logprobs), jnp.float32),
+        hidden=jnp.zeros(hidden, model.dtype) if config.return_hidden else None,
+    )
+
+
+def _record_top(
+    out: Generated, logits: Array, kept: Array, step: Array, config: GenerateConfig
+) -> Generated:
+    if config.top_logprobs == 0:
+        return out
+    values, tokens = jax.lax.top_k(jax.nn.log_softmax(logits), config.top_logprobs)
+    kept = kept[:, None]
+    return out._replace(
+        top_tokens=out.top_tokens.at[:, step].set(jnp.where(kept, tokens, NO_TOKEN)),
+        top_raw_logprobs=out.top_raw_logprobs.at[:, step].set(jnp.where(kept, values, 0.0)),
+    )
+
+
+def _seen_tokens(model: Model, state: State, branch_ids: Array) -> Array:
+    """Which tokens each branch holds, bool[lanes, vocab]."""
+    tokens, length = branch_tokens(state, branch_ids)
+    held = jnp.arange(tokens.shape[1]) < length[:, None]
+    lane = jnp.arange(tokens.shape[0])[:, None]
+    seen = jnp.zeros((tokens.shape[0], model.vocab_size), bool)
+    return seen.at[lane, jnp.where(held, tokens, model.vocab_size)].set(True, mode="drop")

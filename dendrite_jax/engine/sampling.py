@@ -1,0 +1,124 @@
+"""Choosing the next token from logits, with each branch's own randomness."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+
+@struct.dataclass
+class Sampling:
+    """How to sample, a pytree of scalars or of per-lane [lanes] arrays.
+
+    A field that is None is off and costs nothing; turning one on or off is a new trace, changing
+    its value is not. Processors apply in the order of the fields, as in Hugging Face.
+    """
+
+    repetition_penalty: Array | float | None = None  # > 0; 1 leaves the logits (Keskar et al. 2019)
+    temperature: Array | float = 1.0  # ≥ 0; 0 takes the most likely token
+    top_k: Array | int | None = None  # ≥ 1; keeps the k most likely tokens
+    top_p: Array | float | None = None  # (0, 1]; the smallest set with this mass (Holtzman 2020)
+    min_p: Array | float | None = None  # [0, 1]; tokens with p ≥ min_p · max p (Nguyen 2024)
+
+
+class Sampled(NamedTuple):
+    """One chosen token a lane."""
+
+    token: Array  # i32[lanes]
+    raw_logprob: Array  # f32[lanes], under the model's own distribution
+    logprob: Array  # f32[lanes], under the processed distribution that was sampled from
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def validate(sampling: Sampling) -> None:
+    """Raises ValueError naming the first field out of its range; for concrete values."""
+    bounds = {
+        "repetition_penalty": ("> 0", lambda x: x > 0),
+        "temperature": ("≥ 0", lambda x: x >= 0),
+        "top_k": ("≥ 1", lambda x: x >= 1),
+        "top_p": ("in (0, 1]", lambda x: (x > 0) & (x <= 1)),
+        "min_p": ("in [0, 1]", lambda x: (x >= 0) & (x <= 1)),
+    }
+    for field, (limit, allowed) in bounds.items():
+        value = getattr(sampling, field)
+        if value is not None and not np.all(allowed(np.asarray(value))):
+            raise ValueError(
+                f"sampling.{field} is {np.asarray(value).tolist()}; it must be {limit}"
+            )
+
+
+def sample(
+    logits: Array, key: Array, position: Array, sampling: Sampling, seen: Array | None = None
+) -> Sampled:
+    """Samples one token a lane.
+
+    Args:
+      logits: f32[lanes, vocab].
+      key: u32[lanes, 2], each branch's key.
+      position: i32[lanes], where the token will stand; the draw depends on (key, position) only,
+        so not on the other lanes.
+      sampling: the processors.
+      seen: bool[lanes, vocab], tokens that the branch holds; needed by repetition_penalty.
+    """
+    processed = process_logits(logits, sampling, seen)
+
+    def draw(key: Array, position: Array, row: Array) -> Array:
+        noise_key = jax.random.fold_in(jax.random.wrap_key_data(key), position)
+        return row + jax.random.gumbel(noise_key, row.shape, row.dtype)
+
+    noisy = jax.vmap(draw)(key, position, processed)
+    greedy = _per_lane(sampling.temperature) == 0
+    token = jnp.argmax(jnp.where(greedy, processed, noisy), axis=-1).astype(jnp.int32)
+    return Sampled(token, token_logprob(logits, token), token_logprob(processed, token))
+
+
+def process_logits(logits: Array, sampling: Sampling, seen: Array | None = None) -> Array:
+    """The logits f32[lanes, vocab] that sampling draws from; −inf for an excluded token."""
+    if sampling.repetition_penalty is not None:
+        if seen is None:
+            raise ValueError("sampling.repetition_penalty needs `seen`, the tokens held so far")
+        penalty = _per_lane(sampling.repetition_penalty)
+        penalised = jnp.where(logits > 0, logits / penalty, logits * penalty)
+        logits = jnp.where(seen, penalised, logits)
+    temperature = _per_lane(sampling.temperature)
+    logits = logits / jnp.where(temperature > 0, temperature, 1.0)
+    if sampling.top_k is not None or sampling.top_p is not None:
+        logits = _keep_top(logits, sampling)
+    if sampling.min_p is not None:
+        floor = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(_per_lane(sampling.min_p))
+        logits = jnp.where(logits >= floor, logits, -jnp.inf)
+    return logits
+
+
+def token_logprob(logits: Array, token: Array) -> Array:
+    """Log-probability f32[...] of tokens i32[...] under logits f32[..., vocab]."""
+    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _keep_top(logits: Array, sampling: Sampling) -> Array:
+    """Applies top_k, then top_p to what is left, on one sort."""
+    order = jnp.argsort(-logits, axis=-1, stable=True)
+    ranked = jnp.take_along_axis(logits, order, axis=-1)
+    rank = jnp.arange(logits.shape[-1])
+    if sampling.top_k is not None:
+        ranked = jnp.where(rank < _per_lane(sampling.top_k), ranked, -jnp.inf)
+    if sampling.top_p is not None:
+        probability = jax.nn.softmax(ranked, axis=-1)
+        before = jnp.cumsum(probability, axis=-1) - probability
+        ranked = jnp.where((before < _per_lane(sampling.top_p)) | (rank == 0), ranked, -jnp.inf)
+    lane = jnp.arange(logits.shape[0])[:, None]
+    return jnp.zeros_like(logits).at[lane, order].set(ranked)
+
+
+def _per_lane(value: Array | float | int) -> Array:
+    """A scalar or [lanes] value, shaped to broadcast over [lanes, vocab]."""
+    value = jnp.asarray(value)
+    return value[..., None] if value.ndim else value

@@ -1,0 +1,140 @@
+"""The engine state: the cache, and what a branch needs to go on from where it stands."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from dendrite_jax import cache as kv
+from dendrite_jax.cache import Appended, Cache, CacheConfig, KVPool
+
+
+class Model(Protocol):
+    """What the engine needs of a model; `models.Decoder` is one, `testing.BigramModel` another."""
+
+    @property
+    def dtype(self) -> jnp.dtype: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def kv_shape(self) -> dict[str, int]: ...
+
+    def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]: ...
+
+    def unembed(self, hidden: Array) -> Array: ...
+
+
+@struct.dataclass
+class State:
+    """Everything the engine knows, an immutable pytree; every function on it is pure.
+
+    Donate it to a jitted call, or carry it in a loop, so that the pool is updated in place.
+    """
+
+    cache: Cache
+    hidden: Array  # [slots, hidden], after the final norm, of the last token of each branch
+    key: Array  # u32[slots, 2], the branch's random key; a token draws from (key, its position)
+    children: Array  # i32[slots], children that the branch has had, so that each gets its own key
+
+
+def init(model: Model, config: CacheConfig) -> State:
+    """An empty state for a model; keys and values are kept in the weights' dtype."""
+    return State(
+        cache=kv.init(config, dtype=model.dtype, **model.kv_shape),
+        hidden=jnp.zeros((config.num_slots, model.hidden_size), model.dtype),
+        key=jnp.zeros((config.num_slots, 2), jnp.uint32),
+        children=jnp.zeros(config.num_slots, jnp.int32),
+    )
+
+
+def open_branches(state: State, keys: Array) -> tuple[State, Array]:
+    """Opens an empty branch for each random key.
+
+    Args:
+      state: the engine state; donate it under jit.
+      keys: a typed key array [n] (`jax.random.split`), the branches' own randomness.
+
+    Returns:
+      The state and i32[n] branch ids, −1 where no slot was left.
+    """
+    cache, ids = kv.open_branches(state.cache, jnp.ones(keys.shape[0], bool))
+    slot = _scatter_slot(state, ids)
+    key = state.key.at[slot].set(jax.random.key_data(keys), mode="drop")
+    children = state.children.at[slot].set(0, mode="drop")
+    return state.replace(cache=cache, key=key, children=children), ids
+
+
+def fork(state: State, parents: Array) -> tuple[State, Array]:
+    """Makes a child of each parent: a table row, the last hidden state and a new random key.
+
+    A child's key depends only on its parent's key and on how many children the parent had before.
+
+    Args:
+      state: the engine state; donate it under jit.
+      parents: i32[n], a parent may be named several times; negative for an idle lane.
+
+    Returns:
+      The state and i32[n] child ids, −1 for an idle or refused lane (see `cache.fork`).
+    """
+    cache, children = kv.fork(state.cache, parents)
+    parent = jnp.maximum(parents, 0)
+    slot = _scatter_slot(state, children)
+    child_number = state.children[parent] + _rank_among_equals(parents)
+    key = jax.vmap(_child_key)(state.key[parent], child_number)
+    families = jnp.where(children >= 0, parent, state.cache.num_slots)
+    child_count = state.children.at[families].add(1, mode="drop").at[slot].set(0, mode="drop")
+    return (
+        State(
+            cache=cache,
+            hidden=state.hidden.at[slot].set(state.hidden[parent], mode="drop"),
+            key=state.key.at[slot].set(key, mode="drop"),
+            children=child_count,
+        ),
+        children,
+    )
+
+
+def free(state: State, branch_ids: Array) -> State:
+    """Gives branches back (see `cache.free`); i32[n], negative for an idle lane."""
+    return state.replace(cache=kv.free(state.cache, branch_ids))
+
+
+def branch_tokens(state: State, branch_ids: Array) -> tuple[Array, Array]:
+    """The token ids that branches hold: i32[n, max_context], and their number i32[n].
+
+    Places past a branch's length hold arbitrary ids.
+    """
+    cache = state.cache
+    slot = jnp.maximum(branch_ids, 0)
+    rows = jnp.maximum(cache.table[slot], 0)
+    tokens = cache.pool.tokens[rows].reshape(branch_ids.shape[0], -1)
+    return tokens, jnp.where(branch_ids >= 0, cache.length[slot], 0)
+
+
+def _scatter_slot(state: State, ids: Array) -> Array:
+    """Branch ids as scatter indices: out of range, hence dropped, where there is no branch."""
+    return jnp.where(ids >= 0, ids, state.cache.num_slots)
+
+
+def _rank_among_equals(ids: Array) -> Array:
+    """For each of i32[n], how many equal ids stand before it."""
+    order = jnp.argsort(ids, stable=True)
+    position = jnp.arange(ids.shape[0])
+    is_first = jnp.concatenate([jnp.ones(1, bool), ids[order][1:] != ids[order][:-1]])
+    rank = position - jax.lax.cummax(jnp.where(is_first, position, 0))
+    return jnp.zeros_like(ids).at[order].set(rank)
+
+
+def _child_key(key: Array, number: Array) -> Array:
+    """Key words of a parent's child; positions of tokens use the lower half of the fold range."""
+    folded = jax.random.fold_in(jax.random.wrap_key_data(key), number.astype(jnp.uint32) + 2**31)
+    return jax.random.key_data(folded)

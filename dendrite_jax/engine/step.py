@@ -1,0 +1,137 @@
+"""Running tokens through the model: prefill and decode steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from dendrite_jax import cache as kv
+from dendrite_jax.engine.state import Model, State
+
+PREFILL_CHUNK = 512
+"""Most tokens a lane that prefill runs through the model at once."""
+
+
+class Stepped(NamedTuple):
+    """What a step leaves for the caller."""
+
+    logits: Array  # f32[lanes, vocab], of the token after the last one; arbitrary where not ok
+    hidden: Array  # [lanes, hidden], after the final norm, of the last token
+    ok: Array  # bool[lanes], the lane took its tokens
+
+
+def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[State, Stepped]:
+    """Appends one token to each branch.
+
+    Args:
+      model: the model.
+      state: the engine state; donate it under jit.
+      branch_ids: i32[lanes], each at most once; negative for an idle lane.
+      tokens: i32[lanes].
+
+    Returns:
+      The state, and the logits of each branch's next token.
+    """
+    state, ok = advance(model, state, branch_ids, tokens)
+    hidden = state.hidden[jnp.maximum(branch_ids, 0)]
+    return state, Stepped(model.unembed(hidden), hidden, ok)
+
+
+def advance(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[State, Array]:
+    """`step` without the logits, for loops that take them from `next_logits`; state and ok."""
+    count = jnp.ones_like(tokens)
+    state, _, ok = _run(model, state, branch_ids, tokens[:, None], count, decoded=True)
+    return state, ok
+
+
+def next_logits(model: Model, state: State, branch_ids: Array) -> Array:
+    """Logits f32[lanes, vocab] of each branch's next token, from its last hidden state."""
+    return model.unembed(state.hidden[jnp.maximum(branch_ids, 0)])
+
+
+def prefill(
+    model: Model,
+    state: State,
+    branch_ids: Array,
+    tokens: Array,
+    count: Array,
+    *,
+    chunk: int = PREFILL_CHUNK,
+) -> tuple[State, Stepped]:
+    """Appends several tokens to each branch, `chunk` at a time.
+
+    Args:
+      model: the model.
+      state: the engine state; donate it under jit.
+      branch_ids: i32[lanes], each at most once; negative for an idle lane.
+      tokens: i32[lanes, length]; pad to a few lengths (`length_bucket`), each is one trace.
+      count: i32[lanes], how many of a lane's tokens are real; at least 1 in a lane that is used.
+      chunk: bounds the attention scores held at once.
+
+    Returns:
+      The state, and the logits of the token after each branch's last one.
+    """
+    state, ok = _prefill_chunks(model, state, branch_ids, tokens, count, chunk)
+    hidden = state.hidden[jnp.maximum(branch_ids, 0)]
+    return state, Stepped(model.unembed(hidden), hidden, ok)
+
+
+def score_tokens(
+    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array
+) -> tuple[State, Array, Array]:
+    """Appends several tokens to each branch and gives the logits after every one of them.
+
+    Takes what `prefill` takes, in one chunk. Returns the state, f32[lanes, length, vocab] and the
+    bool[lanes] of lanes that took their tokens.
+    """
+    state, hidden, ok = _run(model, state, branch_ids, tokens, count, decoded=False)
+    return state, model.unembed(hidden), ok
+
+
+def length_bucket(length: int, smallest: int = 16) -> int:
+    """The padded length for `length` tokens: a power of two, or a multiple of PREFILL_CHUNK."""
+    if length > PREFILL_CHUNK:
+        return -(-length // PREFILL_CHUNK) * PREFILL_CHUNK
+    return max(smallest, 1 << (length - 1).bit_length())
+
+
+def _prefill_chunks(
+    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, chunk: int
+) -> tuple[State, Array]:
+    lanes, length = tokens.shape
+    if length <= chunk:
+        state, _, ok = _run(model, state, branch_ids, tokens, count, decoded=False)
+        return state, ok
+    num_chunks = -(-length // chunk)
+    padded = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - length)))
+    pieces = jnp.moveaxis(padded.reshape(lanes, num_chunks, chunk), 1, 0)
+
+    def body(state: State, piece: tuple[Array, Array]) -> tuple[State, Array]:
+        index, tokens = piece
+        here = jnp.clip(count - index * chunk, 0, chunk)
+        state, _, ok = _run(model, state, branch_ids, tokens, here, decoded=False)
+        return state, ok | (here == 0)
+
+    state, ok = jax.lax.scan(body, state, (jnp.arange(num_chunks), pieces))
+    return state, jnp.all(ok, axis=0) & (count > 0)
+
+
+def _run(
+    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, *, decoded: bool
+) -> tuple[State, Array, Array]:
+    """Appends tokens; the state, the hidden state of each token, and which lanes took theirs."""
+    cache, appended = kv.append(state.cache, branch_ids, tokens, count)
+    pool, hidden = model.forward(cache.pool, appended, tokens)
+    last = jnp.maximum(count - 1, 0)
+    last_hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
+    slot = jnp.where(appended.ok, branch_ids, cache.num_slots)
+    taken = jnp.sum(jnp.where(appended.ok, count, 0))
+    ledger = cache.ledger.add(**{"generated" if decoded else "prefilled": taken})
+    state = state.replace(
+        cache=cache.replace(pool=pool, ledger=ledger),
+        hidden=state.hidden.at[slot].set(last_hidden, mode="drop"),
+    )
+    return state, hidden, appended.ok

@@ -1,0 +1,41 @@
+"""Rotary position embedding, with the frequency rescaling of Llama 3.1."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from dendrite_jax.models.config import ModelConfig, RopeScaling
+
+
+def rope_tables(config: ModelConfig, position: Array) -> tuple[Array, Array]:
+    """Cosines and sines, f32[..., head_dim / 2], of i32[...] positions."""
+    angle = position[..., None].astype(jnp.float32) * jnp.asarray(_frequencies(config))
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def apply_rope(x: Array, cos: Array, sin: Array) -> Array:
+    """Rotates [..., heads, head_dim] by tables [..., head_dim / 2]; halves are paired as in HF."""
+    cos, sin = cos[..., None, :], sin[..., None, :]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+def _frequencies(config: ModelConfig) -> np.ndarray:
+    exponent = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
+    frequency = config.rope_theta**-exponent
+    if config.rope_scaling is not None:
+        frequency = _rescale(frequency, config.rope_scaling)
+    return frequency.astype(np.float32)
+
+
+def _rescale(frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+    """Slows low frequencies by `factor` and blends in between (Llama 3.1, `rope_type: llama3`)."""
+    wavelength = 2 * math.pi / frequency
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    blend = np.clip((scaling.original_max_position / wavelength - low) / (high - low), 0.0, 1.0)
+    return (1 - blend) * frequency / scaling.factor + blend * frequency

@@ -1,0 +1,32 @@
+"""The public call of the append kernel."""
+
+from __future__ import annotations
+
+from jax import Array
+
+from dendrite_jax.kernels.append_kv import reference
+
+
+def append_kv(
+    k_pool: Array,
+    v_pool: Array,
+    layer: int,
+    k: Array,
+    v: Array,
+    block: Array,
+    offset: Array,
+) -> tuple[Array, Array]:
+    """Writes keys and values of new tokens into one layer of the pool, in place under jit.
+
+    Args:
+      k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim]; reuse the returned pools
+        and drop these, so that XLA updates the buffers in place.
+      layer: which layer to write.
+      k, v: [..., kv_heads, head_dim], the new tokens, keys after rotary embedding.
+      block: i32[...], the physical block of each token; `blocks` or more drops the token.
+      offset: i32[...], the token's place within its block.
+
+    Returns:
+      The updated pools.
+    """
+    return reference.append_kv(k_pool, v_pool, layer, k, v, block, offset)

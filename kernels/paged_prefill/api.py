@@ -1,0 +1,45 @@
+"""The public call of paged prefill attention."""
+
+from __future__ import annotations
+
+from jax import Array
+
+from dendrite_jax.kernels.paged_prefill import reference
+
+
+def paged_prefill(
+    q: Array,
+    k_pool: Array,
+    v_pool: Array,
+    layer: int,
+    table: Array,
+    start: Array,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> tuple[Array, Array]:
+    """Attention of several new tokens a row over the row's cached prefix and over each other.
+
+    The keys and values of the new tokens are already in the pool (`append_kv` comes first).
+
+    Args:
+      q: [rows, queries, heads, head_dim], after rotary embedding. Query i of a row stands at
+        position `start[row] + i`.
+      k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim].
+      layer: which layer of the pool to read.
+      table: i32[rows, max_blocks], the physical block of each logical block, −1 for none.
+      start: i32[rows], the position of the first query.
+      scale: multiplies the scores; 1/sqrt(head_dim) when None.
+      window: a query sees only the last `window` positions, its own included; None sees all.
+      softcap: scores become `softcap * tanh(scores / softcap)`; None leaves them.
+
+    Returns:
+      The output [rows, queries, heads, head_dim] in q's dtype, and the log-sum-exp of the scores
+      f32[rows, queries, heads]. A query that sees nothing gives zeros and −inf.
+    """
+    if scale is None:
+        scale = q.shape[-1] ** -0.5
+    return reference.paged_prefill(
+        q, k_pool, v_pool, layer, table, start, scale=scale, window=window, softcap=softcap
+    )
