@@ -37,6 +37,11 @@ class ModelConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
     windows: tuple[int | None, ...] = ()
-    """Sliding window of each layer, in tokens (None = full attention); empty = all full."""
+    """Sliding window of each layer, in tokens (None = full attention); empty = all full.
+
+    A window of W lets a query attend to its own position and the W - 1 before it.
+    """
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
+    checkpoint_dtype: str | None = None
+    """Dtype that the checkpoint says its weights have, such as "bfloat16"; None = not said."""
