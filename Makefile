@@ -16,7 +16,7 @@ TORCH ?= torch==2.13.0+cpu
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 BIN = $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+INSTALL = $(BIN)/python -m pip install -qq --constraint constraints.txt
 PACKAGE = $(INSTALL) --no-build-isolation --editable
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
