@@ -30,7 +30,7 @@ test: lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-oracle: $(VENV)/.oracle
-	TRITON_INTERPRET=1 $(BIN)/pytest $(PYTEST_ARGS) -m oracle
+	DENDRITE_ORACLE=1 TRITON_INTERPRET=1 $(BIN)/pytest $(PYTEST_ARGS) -m oracle
 
 test-fast: $(VENV)/.test
 	$(BIN)/pytest $(PYTEST_ARGS) -m "not oracle and not slow"
