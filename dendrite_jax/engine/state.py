@@ -142,5 +142,5 @@ def _rank_among_equals(ids: Array) -> Array:
 
 def _child_key(key: Array, number: Array) -> Array:
     """Key words of a parent's child; positions of tokens use the lower half of the fold range."""
-    folded = jax.random.fold_in(jax.random.wrap_key_data(key), number.astype(jnp.uint32) + 2**31)
+    folded = jax.random.fold_in(jax.random.wrap_key_data(key), number.astype(jnp.uint32) + jnp.uint32(2**31))
     return jax.random.key_data(folded)
