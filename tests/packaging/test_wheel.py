@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, tree)
     out = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-index", "--no-deps"]
-    subprocess.run([*pip, "--no-build-isolation", "--wheel-dir", out, tree], check=True)
+    subprocess.run([*pip, "--no-build-isolation", "--wheel-dir", str(out), str(tree)], check=True)
     (path,) = out.iterdir()
     return path
 
@@ -38,10 +38,10 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-qq", "--no-index"]
-    subprocess.run([*pip, "--no-deps", wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-qq", "--no-index"]
+    subprocess.run([*pip, "--no-deps", str(wheel)], check=True)
     site = ["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    packages = subprocess.check_output([python, *site], text=True).strip()
+    packages = subprocess.check_output([str(python), *site], text=True).strip()
     # A path in a .pth file is searched after the wheel, and .pth files in it (such as the one of
     # an editable install) are not read.
     Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
@@ -51,7 +51,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(environment: Path, *command: str) -> str:
     """Runs a command of the environment away from the checkout and returns what it prints."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    call = [environment / command[0], *command[1:]]
+    call = [str(environment / command[0]), *command[1:]]
     return subprocess.check_output(call, cwd=environment, env=clean, text=True)
 
 
