@@ -28,7 +28,7 @@ class _Need(NamedTuple):
     """What each lane must be given before it can write."""
 
     ok: Array  # bool[lanes]
-    count: Array  # i32[lanes], blocks to take
+    taken: Array  # i32[lanes], blocks to take
     first: Array  # i32[lanes], index of the lane's first block among the free ones
     copied: Array  # bool[lanes], the lane's partly filled last block is copied
     tail: Array  # i32[lanes], that block
@@ -120,7 +120,7 @@ def _plan(cache: Cache, lanes: Lanes, wanted: Array, start: Array, count: Array)
     ok = fits & ~(partial & keeps & still_held[safe_tail])
     return _Need(
         ok=ok,
-        count=jnp.where(ok, blocks_needed, 0),
+        taken=jnp.where(ok, blocks_needed, 0),
         first=end - blocks_needed,
         copied=copied & ok,
         tail=tail,
@@ -136,7 +136,7 @@ def _take_blocks(cache: Cache, lanes: Lanes, need: _Need, num_tokens: int) -> tu
     total = min(need.ok.shape[0] * per_lane, blocks)
     free_block = jnp.nonzero(pool.ref_count == 0, size=total, fill_value=blocks)[0]
     nth = jnp.arange(per_lane)
-    taken = nth < need.count[:, None]
+    taken = nth < need.taken[:, None]
     new = free_block[jnp.minimum(need.first[:, None] + nth, total - 1)].astype(jnp.int32)
     new = jnp.where(taken, new, blocks)  # [lanes, per_lane]
 

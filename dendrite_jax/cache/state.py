@@ -61,8 +61,7 @@ class CacheConfig:
         return -(-self.max_context // self.block_size)
 
 
-@struct.dataclass
-class KVPool:
+class KVPool(struct.PyTreeNode):
     """The physical blocks. A block with `ref_count` 0 is free and its contents mean nothing."""
 
     k: Array  # [layers, blocks, kv_heads, block_size, head_dim]
@@ -71,8 +70,7 @@ class KVPool:
     ref_count: Array  # i32[blocks], table entries of live branches that name the block
 
 
-@struct.dataclass
-class Cache:
+class Cache(struct.PyTreeNode):
     """A pool and its branches, an immutable pytree.
 
     Functions on it return a new one. Under `jax.jit` donate it (`donate_argnums`) or carry it in a

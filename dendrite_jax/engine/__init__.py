@@ -1,7 +1,7 @@
 """Prefill, decode steps, sampling and generation over the paged cache."""
 
 from dendrite_jax.engine.generate import NO_TOKEN, GenerateConfig, Generated, generate
-from dendrite_jax.engine.sampling import GREEDY, Sampled, Sampling, sample
+from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
     Model,
     State,
@@ -21,12 +21,14 @@ from dendrite_jax.engine.step import (
     score_tokens,
     step,
 )
+from dendrite_jax.engine.stop_strings import compile_stop_strings
 from dendrite_jax.engine.stopping import FINISH_NAMES, StopRules, StopStrings
 
 __all__ = [
     "FINISH_NAMES",
     "GREEDY",
     "NO_TOKEN",
+    "PLAIN",
     "GenerateConfig",
     "Generated",
     "Model",
@@ -38,6 +40,7 @@ __all__ = [
     "StopStrings",
     "advance",
     "branch_tokens",
+    "compile_stop_strings",
     "fork",
     "free",
     "generate",

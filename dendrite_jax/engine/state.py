@@ -33,8 +33,7 @@ class Model(Protocol):
     def unembed(self, hidden: Array) -> Array: ...
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything the engine knows, an immutable pytree; every function on it is pure.
 
     Donate it to a jitted call, or carry it in a loop, so that the pool is updated in place.
@@ -142,5 +141,7 @@ def _rank_among_equals(ids: Array) -> Array:
 
 def _child_key(key: Array, number: Array) -> Array:
     """Key words of a parent's child; positions of tokens use the lower half of the fold range."""
-    folded = jax.random.fold_in(jax.random.wrap_key_data(key), number.astype(jnp.uint32) + jnp.uint32(2**31))
+    folded = jax.random.fold_in(
+        jax.random.wrap_key_data(key), number.astype(jnp.uint32) + jnp.uint32(2**31)
+    )
     return jax.random.key_data(folded)

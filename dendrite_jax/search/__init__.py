@@ -1,6 +1,7 @@
 """Searches: pure functions over the engine, batched over problems."""
 
 from dendrite_jax.search.beam_search import BeamSearchConfig, BeamSearchResult, beam_search
+from dendrite_jax.search.report import path_tokens
 from dendrite_jax.search.scoring import (
     RandomValues,
     Scored,
@@ -32,6 +33,7 @@ __all__ = [
     "ValueTokens",
     "beam_search",
     "mean_loglikelihood",
+    "path_tokens",
     "thought_key",
     "tree_of_thoughts",
 ]

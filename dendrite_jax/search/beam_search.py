@@ -20,7 +20,7 @@ class BeamSearchConfig:
     Attributes:
       width: beams a problem.
       max_new_tokens: most tokens a beam gets.
-      length_penalty: a finished beam's score is its log-probability / count ** length_penalty.
+      length_penalty: a finished beam's score is its log-probability / length ** length_penalty.
       early_stopping: stop a problem as soon as `width` beams have finished; otherwise go on until
         the best running beam, scored at its present length, is worse than every finished one.
     """
@@ -46,14 +46,14 @@ class BeamSearchResult(NamedTuple):
     """The finished beams of each problem, best first."""
 
     tokens: Array  # i32[problems, width, max_new_tokens], NO_TOKEN past the end
-    count: Array  # i32[problems, width], tokens of the beam, its stop token included
+    length: Array  # i32[problems, width], tokens of the beam, its stop token included
     logprob: Array  # f32[problems, width], sum over the tokens; −inf where there is no beam
     score: Array  # f32[problems, width], logprob under the length penalty
 
 
 class _Beams(NamedTuple):
     tokens: Array  # i32[problems, beams, max_new_tokens]
-    count: Array  # i32[problems, beams]
+    length: Array  # i32[problems, beams]
     logprob: Array  # f32[problems, beams], −inf for none
     score: Array  # f32[problems, beams], −inf for none
 
@@ -173,14 +173,14 @@ def _rank_continuations(
     logprob, index = jax.lax.top_k(total.reshape(problems, -1), ranked)
     parent, token = jnp.divmod(index, logprobs.shape[-1])
     beams = _gather(loop.running, parent)
-    count = beams.count + 1
+    length = beams.length + 1
     return (
         parent,
         _Beams(
             tokens=beams.tokens.at[..., loop.step].set(token),
-            count=count,
+            length=length,
             logprob=logprob,
-            score=logprob / count.astype(jnp.float32) ** config.length_penalty,
+            score=logprob / length.astype(jnp.float32) ** config.length_penalty,
         ),
         token,
     )
@@ -222,7 +222,7 @@ def _no_beams(problems: int, config: BeamSearchConfig) -> _Beams:
     shape = (problems, config.width)
     return _Beams(
         tokens=jnp.full((*shape, config.max_new_tokens), NO_TOKEN, jnp.int32),
-        count=jnp.zeros(shape, jnp.int32),
+        length=jnp.zeros(shape, jnp.int32),
         logprob=jnp.full(shape, -jnp.inf, jnp.float32),
         score=jnp.full(shape, -jnp.inf, jnp.float32),
     )

@@ -18,7 +18,7 @@ class Thoughts(NamedTuple):
 
     branch: Array  # i32[lanes], the branch that ends with the thought; negative where there is none
     tokens: Array  # i32[lanes, thought_tokens], NO_TOKEN past the end
-    count: Array  # i32[lanes]
+    length: Array  # i32[lanes]
     complete: Array  # bool[lanes], ended by a stop rule and not by its length
     raw_logprob: Array  # f32[lanes], sum over the thought
     logprob: Array  # f32[lanes]
@@ -51,13 +51,12 @@ def thought_key(tokens: Array) -> Array:
 
 def mean_loglikelihood(model: Model, state: State, thoughts: Thoughts) -> Scored:
     """Scores a thought by the mean raw log-probability of its tokens."""
-    value = thoughts.raw_logprob / jnp.maximum(thoughts.count, 1)
+    value = thoughts.raw_logprob / jnp.maximum(thoughts.length, 1)
     no_answer = jnp.zeros_like(thoughts.complete)
     return Scored(value, thought_key(thoughts.tokens), no_answer)
 
 
-@struct.dataclass
-class ValueTokens:
+class ValueTokens(struct.PyTreeNode):
     """Self-evaluation: how much the model prefers a good verdict after the thought (Yao 2023).
 
     The value is log P(good) − log P(good or bad) of the next token, so no token is generated.
@@ -74,8 +73,7 @@ class ValueTokens:
         return Scored(value, thought_key(thoughts.tokens), no_answer)
 
 
-@struct.dataclass
-class RandomValues:
+class RandomValues(struct.PyTreeNode):
     """The control of every value-guided search: a scorer's rules with random values."""
 
     scorer: Scorer = struct.field(pytree_node=False)

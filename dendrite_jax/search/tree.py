@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
 
@@ -15,8 +14,7 @@ ROOT = 0
 """Node of the prompt; it holds no tokens."""
 
 
-@struct.dataclass
-class SearchTree:
+class SearchTree(struct.PyTreeNode):
     """Nodes of every problem; unused rows have parent NO_NODE, as the root has."""
 
     parent: Array  # i32[problems, nodes]
@@ -45,13 +43,3 @@ class SearchTree:
         return self.replace(
             **{name: getattr(self, name).at[:, columns].set(row) for name, row in rows.items()}
         )
-
-    def path(self, problem: int, node: int) -> list[list[int]]:
-        """Token ids of each thought from the root down to a node; reads the device."""
-        parent = np.asarray(self.parent[problem])
-        tokens = np.asarray(self.tokens[problem])
-        thoughts: list[list[int]] = []
-        while node != ROOT:
-            thoughts.append(tokens[node][tokens[node] != NO_TOKEN].tolist())
-            node = int(parent[node])
-        return thoughts[::-1]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax import engine
-from dendrite_jax.engine import GenerateConfig, Model, Sampling, State, StopRules
+from dendrite_jax.engine import PLAIN, GenerateConfig, Model, Sampling, State, StopRules
 from dendrite_jax.engine.stopping import STOP_STRING, STOP_TOKEN
 from dendrite_jax.search.scoring import Scorer, Thoughts, mean_loglikelihood
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
@@ -82,7 +82,7 @@ def tree_of_thoughts(
     *,
     stop: StopRules,
     score: Scorer = mean_loglikelihood,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = PLAIN,
     commit: Array | None = None,
 ) -> tuple[State, TreeOfThoughtsResult]:
     """Searches every problem at once; a thought is what the model samples up to a stop rule.
@@ -141,7 +141,7 @@ def grow(
     *,
     stop: StopRules,
     score: Scorer = mean_loglikelihood,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = PLAIN,
     commit: Array | None = None,
 ) -> TreeOfThoughtsLoop:
     """One level: expand the kept thoughts, score what they became, keep the best."""
@@ -175,7 +175,7 @@ def grow(
         jnp.concatenate([loop.values, jnp.where(ends, distinct, -jnp.inf)], axis=1),
         jnp.concatenate([loop.answers, nodes], axis=1),
     )
-    kept_value, kept = _best(
+    _, kept = _best(
         config.breadth,
         jnp.where(ends, -jnp.inf, distinct),
         jnp.broadcast_to(jnp.arange(config.proposals), shape),
@@ -241,7 +241,7 @@ def _sample_thoughts(
     return state, Thoughts(
         branch=branches,
         tokens=out.tokens,
-        count=out.count,
+        length=out.length,
         complete=(out.finish == STOP_TOKEN) | (out.finish == STOP_STRING),
         raw_logprob=jnp.sum(out.raw_logprobs, axis=1),
         logprob=jnp.sum(out.logprobs, axis=1),

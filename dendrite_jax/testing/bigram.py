@@ -9,8 +9,7 @@ from jax import Array
 from dendrite_jax.cache import Appended, KVPool
 
 
-@struct.dataclass
-class BigramModel:
+class BigramModel(struct.PyTreeNode):
     """Logits are rows of a table; the cache keeps its books but holds no keys worth reading."""
 
     table: Array  # f32[vocab, vocab], logits of the next token by the last one
