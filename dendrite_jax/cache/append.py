@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.cache.lanes import Lanes, check_lanes
-from dendrite_jax.cache.state import CONTEXT_FULL, OUT_OF_BLOCKS, Cache, KVPool
+from dendrite_jax.cache.state import CONTEXT_FULL, GUARD_COUNT, OUT_OF_BLOCKS, Cache, KVPool
 from dendrite_jax.kernels.copy_blocks import copy_blocks
 
 
@@ -68,7 +68,7 @@ def append(cache: Cache, branch_ids: Array, tokens: Array, count: Array) -> tupl
     offset = position % cache.block_size
     pool = pool.replace(tokens=pool.tokens.at[block, offset].set(tokens, mode="drop"))
 
-    in_use = jnp.sum(pool.ref_count > 0)
+    in_use = jnp.sum((pool.ref_count > 0) & (pool.ref_count < GUARD_COUNT))
     flag = jnp.where(too_long, CONTEXT_FULL, jnp.where(wanted & ~need.ok, OUT_OF_BLOCKS, 0))
     flagged = lanes.where(flag != 0, cache.num_slots)
     grown = lanes.where(need.ok, cache.num_slots)
