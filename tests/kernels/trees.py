@@ -72,9 +72,7 @@ class _Grower:
         return tuple(new), length + more
 
 
-def _finish(
-    leaves: list[tuple[tuple[int, ...], int]], used: int, rng: np.random.Generator
-) -> Tree:
+def _finish(leaves: list[tuple[tuple[int, ...], int]], used: int, rng: np.random.Generator) -> Tree:
     """Lanes in random order, blocks anywhere in a pool with some to spare."""
     num_blocks = used + 3
     place = rng.permutation(num_blocks)
