@@ -66,7 +66,9 @@ def load_case(name: str) -> ParityCase:
 
 
 def assert_parity(
-    golden: Golden, prompt_logits: Sequence[np.ndarray], decode_logits: Sequence[np.ndarray]
+    golden: Golden,
+    prompt_logits: Sequence[np.ndarray],
+    decode_logits: Sequence[np.ndarray] | np.ndarray,
 ) -> None:
     """Asserts that logits are those of transformers.
 

@@ -59,7 +59,8 @@ def leaves(params: dict[str, Any]) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths}
 
 
-def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+def assert_same(one: Any, other: Any) -> None:
+    """Asserts that two pytrees of arrays are equal."""
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
@@ -159,7 +160,8 @@ def test_host_memory_stays_below_one_copy_of_the_parameters(tmp_path: Path) -> N
     shapes = {part.name: part.shape for param in param_layout(config) for part in param.parts}
     save(tmp_path, {name: np.ones(shape, ml_dtypes.bfloat16) for name, shape in shapes.items()})
     sizes = [4 * int(np.prod(param.shape)) for param in param_layout(config)]
-    placed, extra = 0, []
+    placed = 0
+    extra: list[int] = []
 
     def measure(done: int, total: int) -> None:
         nonlocal placed
