@@ -91,12 +91,12 @@ def test_parameters_are_the_tensors_fused(folder: Path) -> None:
 
 
 def test_tied_and_qk_norm_layout(tmp_path: Path) -> None:
-    fields = CASES["qwen3_gqa2_tied"]
+    fields = CASES["qwen3_gqa4_window_tied"]
     weights = tiny_weights(fields, seed=0)
     # Some checkpoints repeat the tied matrix, and old ones keep the rotary frequencies.
     extra = {
         "lm_head.weight": weights["model.embed_tokens.weight"].copy(),
-        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(16, np.float32),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(6, np.float32),
     }
     write_folder(tmp_path, fields, {**weights, **extra})
     params = load_params(tmp_path, read_config(tmp_path))
