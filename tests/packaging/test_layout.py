@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from source_tree import Module, imports, modules, pyproject
 
 # A layer imports only those after it.
