@@ -28,8 +28,11 @@ SMALL = CacheConfig(num_blocks=9, num_slots=6, max_context=14, block_size=4, deb
 def write(pool: KVPool, appended: Appended, tokens: jax.Array) -> KVPool:
     """Stands in for a model: a token's key in layer l is token + l / 4, its value −key."""
     k_pool, v_pool = pool.k, pool.v
-    for layer in range(NUM_LAYERS):
-        key = jnp.broadcast_to(tokens[..., None, None] + layer / 4, (*tokens.shape, 1, 2))
+    layers, _, heads, _, head_dim = pool.k.shape
+    for layer in range(layers):
+        key = jnp.broadcast_to(
+            tokens[..., None, None] + layer / 4, (*tokens.shape, heads, head_dim)
+        )
         k_pool, v_pool = append_kv(
             k_pool, v_pool, layer, key, -key, appended.block, appended.offset
         )
@@ -110,6 +113,21 @@ class Harness:
     def tokens(self, branch: int) -> list[int]:
         """A branch's tokens as its table row and the pool's keys tell."""
         return _contents(self._seen, branch, self._seen.pool.k[0, :, 0, :, 0]).astype(int).tolist()
+
+    @property
+    def misuse(self) -> int:
+        return int(self._seen.misuse)
+
+    @property
+    def peak_blocks(self) -> int:
+        return int(self._seen.peak_blocks)
+
+    @property
+    def blocks_short(self) -> int:
+        return int(self._seen.blocks_short)
+
+    def error(self, branch: int) -> int:
+        return int(self._seen.error[branch])
 
     def ledger(self) -> dict[str, int]:
         return self._seen.ledger.totals()
