@@ -21,7 +21,7 @@ LANES = 4
 TOKENS = 6
 """Most tokens of a lane in one append."""
 NUM_LAYERS = 2
-MODEL_SHAPE = {"num_layers": NUM_LAYERS, "num_kv_heads": 1, "head_dim": 2}
+MODEL_SHAPE: dict[str, Any] = {"num_layers": NUM_LAYERS, "num_kv_heads": 1, "head_dim": 2}
 SMALL = CacheConfig(num_blocks=9, num_slots=6, max_context=14, block_size=4, debug=True)
 
 

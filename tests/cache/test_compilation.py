@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from dendrite_jax.cache import Cache, CacheConfig
 
 # A pool far larger than everything else: keys and values of 64 MiB.
 LARGE = CacheConfig(num_blocks=8192, num_slots=8, max_context=64)
-LARGE_SHAPE = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16}
+LARGE_SHAPE: dict[str, Any] = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16}
 POOL_BYTES = 8192 * kv.block_bytes(dtype=jnp.float32, **LARGE_SHAPE)
 
 
@@ -87,6 +88,7 @@ def test_a_compiled_loop_updates_the_pool_in_place(
         .compile()
     )
     memory = compiled.memory_analysis()
+    assert memory is not None
     extra = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     assert memory.argument_size_in_bytes > POOL_BYTES
     assert (extra > POOL_BYTES / 2) == copies

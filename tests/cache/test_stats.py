@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -48,7 +50,7 @@ def test_a_tree_of_three_branches() -> None:
 
 
 def test_bytes_are_those_of_the_dtype_and_block_size() -> None:
-    shape = {"num_layers": 3, "num_kv_heads": 2, "head_dim": 8}
+    shape: dict[str, Any] = {"num_layers": 3, "num_kv_heads": 2, "head_dim": 8}
     config = CacheConfig(num_blocks=5, num_slots=2, max_context=64)
 
     @jax.jit
