@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cache.model import Block, CacheModel
+from fast_jit import fast_jit
 
 from dendrite_jax import cache as kv
 from dendrite_jax.cache import Appended, Cache, CacheConfig, CacheStats, KVPool, debug
@@ -39,7 +40,7 @@ def write(pool: KVPool, appended: Appended, tokens: jax.Array) -> KVPool:
     return pool.replace(k=k_pool, v=v_pool)
 
 
-@partial(jax.jit, donate_argnums=0)
+@partial(fast_jit, donate_argnums=0)
 def append(
     cache: Cache, ids: jax.Array, tokens: jax.Array, count: jax.Array
 ) -> tuple[Cache, Appended]:
@@ -47,14 +48,14 @@ def append(
     return cache.replace(pool=write(cache.pool, appended, tokens)), appended
 
 
-@jax.jit
+@fast_jit
 def inspect(cache: Cache) -> tuple[debug.Violations, CacheStats]:
     return debug.violations(cache), kv.stats(cache)
 
 
-open_branches = jax.jit(kv.open_branches, donate_argnums=0)
-fork = jax.jit(kv.fork, donate_argnums=0)
-free = jax.jit(kv.free, donate_argnums=0)
+open_branches = fast_jit(kv.open_branches, donate_argnums=0)
+fork = fast_jit(kv.fork, donate_argnums=0)
+free = fast_jit(kv.free, donate_argnums=0)
 
 
 class Harness:
