@@ -6,7 +6,7 @@ function serves all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import jax
@@ -33,19 +33,22 @@ DECODER_TOLERANCE = 768 * 2**-24
 two layers, 64 + 64 + 40 + 64 + 64 + 96 terms, and 64 at the end, each rounded by 2⁻²⁴ of its size
 at most: two orders of summation differ by less than the length of the chain times that."""
 
+init = fast_jit(engine.init, static_argnames="config")
 open_branches = fast_jit(engine.open_branches, donate_argnums=0)
 prefill = fast_jit(engine.prefill, static_argnames="chunk", donate_argnums=1)
-step = fast_jit(engine.step, donate_argnums=1)
+_step = fast_jit(engine.step, donate_argnums=1)
 fork = fast_jit(engine.fork, donate_argnums=0)
 free = fast_jit(engine.free, donate_argnums=0)
 generate = fast_jit(engine.generate, static_argnames="config", donate_argnums=1)
 next_logits = fast_jit(engine.next_logits)
+branch_tokens = fast_jit(engine.branch_tokens)
+set_keys = fast_jit(engine.set_keys)
 
 
 @cache
 def bigram() -> BigramModel:
-    """A bigram model whose next tokens have about two bits of entropy."""
-    return BigramModel(jnp.asarray(3 * uniform(0, "bigram", (VOCAB, VOCAB))))
+    """A bigram model whose next tokens have about three bits of entropy."""
+    return BigramModel(jnp.asarray(2 * uniform(0, "bigram", (VOCAB, VOCAB))))
 
 
 @cache
@@ -60,9 +63,10 @@ def tiny_decoder() -> Decoder:
     return Decoder(build_params(config, make), config)
 
 
-def pad(values: Sequence[int], fill: int = -1, width: int = LANES) -> np.ndarray:
+def pad(values: Iterable[int], fill: int = -1, width: int = LANES) -> np.ndarray:
     """i32[width], the values and then the fill."""
-    return np.array([*values, *[fill] * (width - len(values))], np.int32)
+    given = list(values)
+    return np.array(given + [fill] * (width - len(given)), np.int32)
 
 
 def keys(seed: int = 0) -> jax.Array:
@@ -74,7 +78,7 @@ def start(
     model: Model, prompts: Sequence[Sequence[int]], seed: int = 0, config: CacheConfig = CACHE
 ) -> tuple[State, np.ndarray]:
     """A fresh state with LANES branches; the first of them hold the prompts."""
-    state, ids = open_branches(engine.init(model, config), keys(seed))
+    state, ids = open_branches(init(model, config), keys(seed))
     state, stepped = run_prefill(model, state, ids, prompts)
     assert all(stepped.ok[lane] for lane, prompt in enumerate(prompts) if prompt)
     return state, np.asarray(ids)
@@ -83,12 +87,21 @@ def start(
 def run_prefill(
     model: Model,
     state: State,
-    ids: Sequence[int] | np.ndarray | jax.Array,
+    ids: Iterable[int],
     prompts: Sequence[Sequence[int]],
     chunk: int = PROMPT,
 ) -> tuple[State, Stepped]:
-    """Prefills up to LANES branches."""
+    """Prefills up to LANES branches; what a step leaves, on the host."""
     rows = [*prompts, *[[]] * (LANES - len(prompts))]
     tokens = np.stack([pad(row, 0, PROMPT) for row in rows])
     count = pad([len(row) for row in rows])
-    return prefill(model, state, pad(np.asarray(ids).tolist()), tokens, count, chunk=chunk)
+    state, stepped = prefill(model, state, pad(ids), tokens, count, chunk=chunk)
+    return state, jax.device_get(stepped)
+
+
+def step(
+    model: Model, state: State, ids: Iterable[int], tokens: Iterable[int]
+) -> tuple[State, Stepped]:
+    """Appends a token to up to LANES branches; what a step leaves, on the host."""
+    state, stepped = _step(model, state, pad(ids), pad(tokens))
+    return state, jax.device_get(stepped)

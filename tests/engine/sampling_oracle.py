@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import gammaincc
+
+from dendrite_jax.engine import Sampling
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def process(logits: np.ndarray, knobs: Knobs, seen: Set[int]) -> Processed:
     margin = np.inf
 
     probability = _softmax(values, kept)
-    mass, nucleus = 0.0, []
+    mass = 0.0
+    nucleus: list[int] = []
     for token in kept:
         if nucleus and knobs.top_p < 1:
             margin = min(margin, abs(mass - knobs.top_p))
@@ -58,6 +63,23 @@ def process(logits: np.ndarray, knobs: Knobs, seen: Set[int]) -> Processed:
     result = np.full(values.shape, -np.inf)
     result[kept] = values[kept]
     return Processed(result, margin)
+
+
+def as_sampling(lanes: Sequence[Knobs]) -> Sampling:
+    """The same options for the engine: every processor on, an array of a value per lane."""
+    return Sampling(
+        repetition_penalty=jnp.array([knobs.repetition_penalty for knobs in lanes]),
+        temperature=jnp.array([knobs.temperature for knobs in lanes]),
+        top_k=jnp.array([knobs.top_k for knobs in lanes]),
+        top_p=jnp.array([knobs.top_p for knobs in lanes]),
+        min_p=jnp.array([knobs.min_p for knobs in lanes]),
+    )
+
+
+def chi_square_p(counts: np.ndarray, expected: np.ndarray, freedom: int) -> float:
+    """How likely counts at least this far from the expected ones are (Pearson's test)."""
+    statistic = np.sum((counts - expected) ** 2 / expected)
+    return float(gammaincc(freedom / 2, statistic / 2))
 
 
 def log_softmax(values: np.ndarray) -> np.ndarray:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from engine.programs import CACHE, LANES, bigram, fork, free, keys, open_branches, pad, start
-from fast_jit import fast_jit
+from engine.programs import (
+    CACHE,
+    LANES,
+    bigram,
+    branch_tokens,
+    fork,
+    free,
+    keys,
+    open_branches,
+    pad,
+    set_keys,
+    start,
+)
 
-from dendrite_jax import engine
 from dendrite_jax.engine import State
 
 MODEL = bigram()
@@ -75,14 +85,14 @@ def test_set_keys_gives_the_given_keys_and_skips_idle_lanes() -> None:
     state, ids = start(MODEL, [[1]])
     old = branch_keys(state, ids)
     new = jax.random.split(jax.random.key(99), LANES)
-    state = fast_jit(engine.set_keys)(state, pad([ids[2], -1, ids[0]]), new)
+    state = set_keys(state, pad([ids[2], -1, ids[0]]), new)
     words = [tuple(row) for row in jax.random.key_data(new).tolist()]
     assert branch_keys(state, ids) == [words[2], old[1], words[0], old[3]]
 
 
 def test_the_tokens_of_branches_are_those_they_hold() -> None:
     state, ids = start(MODEL, [[1, 2, 3, 4, 5], [], [7]])
-    tokens, length = engine.branch_tokens(state, pad([ids[2], -1, ids[0], ids[1]]))
+    tokens, length = branch_tokens(state, pad([ids[2], -1, ids[0], ids[1]]))
     assert length.tolist() == [1, 0, 5, 0]
     assert tokens.shape == (LANES, CACHE.max_context)
     assert tokens[0, 0] == 7

@@ -9,6 +9,7 @@ from engine.programs import (
     LANES,
     PROMPT,
     bigram,
+    branch_tokens,
     fork,
     next_logits,
     pad,
@@ -49,11 +50,11 @@ def test_chunks_of_any_size_give_what_one_shot_gives(chunk: int) -> None:
     assert state.cache.length[ids].tolist() == [len(prompt) for prompt in PROMPTS]
     assert state.cache.ledger.totals()["prefilled"] == sum(map(len, PROMPTS))
     for lane, prompt in enumerate(PROMPTS):
-        assert_dense(np.asarray(stepped.logits[lane]), prompt)
+        assert_dense(stepped.logits[lane], prompt)
         np.testing.assert_array_equal(stepped.hidden[lane], state.hidden[ids[lane]])
     state, stepped = step(MODEL, state, ids, np.arange(LANES))
     for lane, prompt in enumerate(PROMPTS):
-        assert_dense(np.asarray(stepped.logits[lane]), [*prompt, lane])
+        assert_dense(stepped.logits[lane], [*prompt, lane])
     debug.check(state.cache)
 
 
@@ -64,14 +65,14 @@ def test_the_block_size_changes_nothing() -> None:
     for branches in (children, ids):
         state, stepped = step(MODEL, state, branches, np.arange(LANES))
         for lane, prompt in enumerate(PROMPTS):
-            assert_dense(np.asarray(stepped.logits[lane]), [*prompt, lane])
+            assert_dense(stepped.logits[lane], [*prompt, lane])
 
 
 def test_a_second_prefill_goes_on_where_the_first_ended() -> None:
     state, ids = start(MODEL, PROMPTS)
     state, stepped = run_prefill(MODEL, state, ids, PROMPTS[::-1])
     for lane, (first, second) in enumerate(zip(PROMPTS, PROMPTS[::-1], strict=True)):
-        assert_dense(np.asarray(stepped.logits[lane]), first + second)
+        assert_dense(stepped.logits[lane], first + second)
 
 
 def test_scored_tokens_have_the_logits_after_each() -> None:
@@ -94,7 +95,7 @@ def test_unusable_lanes_take_nothing_and_leave_the_others_alone(chunk: int) -> N
     lanes = [ids[0], ids[0], -1, ids[1]]
     state, stepped = run_prefill(model, state, lanes, [[3] * 7, [4] * 7, [5] * 7, []], chunk)
     assert stepped.ok.tolist() == [True, False, False, False]
-    tokens, length = engine.branch_tokens(state, ids)
+    tokens, length = branch_tokens(state, ids)
     assert length.tolist() == [7, 0, 0, 0]
     assert tokens[0, :7].tolist() == [3] * 7
     np.testing.assert_array_equal(stepped.logits[0], model.table[3])

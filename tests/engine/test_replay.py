@@ -10,6 +10,7 @@ from engine.programs import (
     DECODER_TOLERANCE,
     LANES,
     PROMPT,
+    branch_tokens,
     fork,
     free,
     next_logits,
@@ -24,7 +25,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from models.dense_decoder import dense_logits
 
-from dendrite_jax import engine
 from dendrite_jax.cache import debug
 
 MODEL = tiny_decoder()
@@ -39,7 +39,7 @@ class BranchMachine(RuleBasedStateMachine):
         self.state, ids = start(MODEL, [[1, 2, 3]])
         self.books = CacheModel(CACHE)
         self.books.open([True] * LANES, ids.tolist())
-        self.books.append(ids, [[1, 2, 3], [], [], []], PROMPT)
+        self.books.append(ids.tolist(), [[1, 2, 3], [], [], []], PROMPT)
 
     def draw_live(self, data: st.DataObject, *, unique: bool) -> list[int]:
         live = st.sampled_from(sorted(self.books.branches))
@@ -51,7 +51,8 @@ class BranchMachine(RuleBasedStateMachine):
         ids = self.draw_live(data, unique=True)
         prompts = [data.draw(st.lists(TOKEN, min_size=1, max_size=7)) for _ in ids]
         self.state, stepped = run_prefill(MODEL, self.state, ids, prompts)
-        taken = self.books.append(pad(ids), prompts + [[]] * (LANES - len(ids)), PROMPT)
+        rest: list[list[int]] = [[]] * (LANES - len(ids))
+        taken = self.books.append(pad(ids).tolist(), prompts + rest, PROMPT)
         assert stepped.ok.tolist() == taken
         self.check_logits(ids, stepped.logits, taken)
 
@@ -61,23 +62,23 @@ class BranchMachine(RuleBasedStateMachine):
         ids = pad(self.draw_live(data, unique=True))
         tokens = pad([data.draw(TOKEN) for _ in ids])
         self.state, stepped = step(MODEL, self.state, ids, tokens)
-        taken = self.books.append(ids, tokens[:, None].tolist(), 1)
+        taken = self.books.append(ids.tolist(), tokens[:, None].tolist(), 1)
         assert stepped.ok.tolist() == taken
-        self.check_logits(ids, stepped.logits, taken)
+        self.check_logits(ids.tolist(), stepped.logits, taken)
 
     @precondition(lambda self: self.books.branches)
     @rule(data=st.data())
     def fork(self, data: st.DataObject) -> None:
         parents = pad(self.draw_live(data, unique=False))
         self.state, children = fork(self.state, parents)
-        self.books.fork(parents, None, children.tolist())
+        self.books.fork(parents.tolist(), None, children.tolist())
 
     @precondition(lambda self: len(self.books.branches) > 3)
     @rule(data=st.data())
     def free(self, data: st.DataObject) -> None:
         ids = pad(self.draw_live(data, unique=True)[:2])
         self.state = free(self.state, ids)
-        self.books.free(ids)
+        self.books.free(ids.tolist())
 
     def check_logits(self, ids: list[int], logits: jax.Array, taken: list[bool]) -> None:
         """Compares logits with the dense decoder's of the same tokens."""
@@ -96,7 +97,7 @@ class BranchMachine(RuleBasedStateMachine):
         slots = sorted(held)
         for first in range(0, len(slots), LANES):
             group = slots[first : first + LANES]
-            tokens, length = engine.branch_tokens(self.state, pad(group))
+            tokens, length = branch_tokens(self.state, pad(group))
             for lane, slot in enumerate(group):
                 assert tokens[lane, : length[lane]].tolist() == held[slot]
             fresh, ids = start(MODEL, [held[slot][:PROMPT] for slot in group])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from engine.sampling_oracle import Knobs, log_softmax, process
+from engine.sampling_oracle import Knobs, as_sampling, chi_square_p, log_softmax, process
 from fast_jit import fast_jit
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from models.tiny_models import uniform
-from scipy.stats import chisquare
 
 from dendrite_jax.engine import GREEDY, PLAIN, Sampling, sample
 from dendrite_jax.engine.sampling import process_logits
@@ -35,13 +35,6 @@ KNOBS = st.builds(
     top_p=st.just(1.0) | st.floats(0.05, 1),
     min_p=st.just(0.0) | st.floats(0, 1),
 )
-
-
-def lanes_of(knobs: list[Knobs]) -> Sampling:
-    """Per-lane arrays, all processors on."""
-    columns = {name: [getattr(k, name) for k in knobs] for name in vars(knobs[0])}
-    arrays = {name: np.array(column, np.float32) for name, column in columns.items()}
-    return Sampling(**{**arrays, "top_k": np.array(columns["top_k"], np.int32)})
 
 
 def assert_processed(found: jax.Array, logits: np.ndarray, knobs: Knobs, seen: set[int]) -> None:
@@ -67,7 +60,7 @@ def test_every_combination_lane_by_lane(
     mask = np.array([[token in lane for token in range(VOCAB)] for lane in seen])
     rows = np.array(logits, np.float32)
     assume(all(process(*lane).margin > MARGIN for lane in zip(rows, knobs, seen, strict=True)))
-    found = processed(rows, lanes_of(knobs), mask)
+    found = processed(rows, as_sampling(knobs), mask)
     for lane in range(LANES):
         assert_processed(found[lane], rows[lane], knobs[lane], seen[lane])
 
@@ -89,10 +82,10 @@ NEUTRAL = Knobs()
         {"top_k": 5, "top_p": 0.9},
     ],
 )
-def test_fields_that_are_none_are_off_and_scalars_serve_every_lane(one: dict[str, float]) -> None:
+def test_fields_that_are_none_are_off_and_scalars_serve_every_lane(one: dict[str, Any]) -> None:
     seen = {0, 3, 7}
     mask = np.array([[token in seen for token in range(VOCAB)]] * LANES)
-    found = processed(FIXED, Sampling(**one), mask)  # type: ignore[arg-type]
+    found = processed(FIXED, Sampling(**one), mask)
     for lane in range(LANES):
         assert_processed(found[lane], FIXED[lane], replace(NEUTRAL, **one), seen)
 
@@ -142,7 +135,7 @@ def test_greedy_takes_the_first_of_the_likeliest() -> None:
 
 
 def test_greedy_and_sampled_lanes_share_a_call() -> None:
-    sampling = Sampling(temperature=np.array([0.0, 1.0, 0.0, 1.0], np.float32))
+    sampling = Sampling(temperature=jnp.array([0.0, 1.0, 0.0, 1.0]))
     logits = np.zeros((LANES, VOCAB), np.float32)
     logits[:, 3] = 0.01
     tokens = np.array(
@@ -186,13 +179,14 @@ def test_draws_have_the_processed_distribution(varies: str, knobs: Knobs) -> Non
     many = range(draws) if varies == "key" else range(1)
     key = np.broadcast_to(words(many), (draws, 2))
     position = np.arange(draws) if varies == "position" else np.full(draws, 3)
-    sampling = lanes_of([knobs])
+    sampling = as_sampling([knobs])
     tokens = many_drawn(np.broadcast_to(row, (draws, VOCAB)), key, position, sampling)
     expected = np.exp(log_softmax(process(row, knobs, set()).logits))
     counts = np.bincount(np.asarray(tokens), minlength=VOCAB)
     possible = expected > 0
     assert counts[~possible].sum() == 0
-    assert chisquare(counts[possible], draws * expected[possible]).pvalue > 1e-3
+    counts, expected = counts[possible], draws * expected[possible]
+    assert chi_square_p(counts, expected, freedom=len(counts) - 1) > 1e-3
 
 
 @fast_jit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ PROCESSORS = {
         {"temperature": 0.5, "top_p": 0.5, "min_p": 0.3},
     ],
 )
-def test_processed_logits_equal_transformers(knobs: dict[str, float]) -> None:
+def test_processed_logits_equal_transformers(knobs: dict[str, Any]) -> None:
     logits = 6 * uniform(0, "logits", (LANES, VOCAB))
     held = (raw_bits(0, "held", LANES * 30) % VOCAB).astype(np.int64).reshape(LANES, 30)
     seen = np.zeros((LANES, VOCAB), bool)
