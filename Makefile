@@ -16,7 +16,7 @@ TORCH ?= torch==2.13.0+cpu
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 BIN = $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+INSTALL = $(BIN)/python -m pip install -qq --constraint constraints.txt
 PACKAGE = $(INSTALL) --no-build-isolation --editable
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -30,7 +30,7 @@ test: lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-oracle: $(VENV)/.oracle
-	TRITON_INTERPRET=1 $(BIN)/pytest $(PYTEST_ARGS) -m oracle
+	DENDRITE_ORACLE=1 TRITON_INTERPRET=1 $(BIN)/pytest $(PYTEST_ARGS) -m oracle
 
 test-fast: $(VENV)/.test
 	$(BIN)/pytest $(PYTEST_ARGS) -m "not oracle and not slow"

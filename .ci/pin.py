@@ -27,7 +27,7 @@ ORACLE = ["torch==2.13.0+cpu", f"{ROOT}[bench,oracle]"]
 
 def resolve(python: Path, wanted: list[str]) -> dict[str, str]:
     """Returns {package: public version} of everything that installing `wanted` would bring."""
-    command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+    command = [str(python), "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
     command += ["--report", "-", *HELD, *wanted]
     report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     versions = {}

@@ -10,6 +10,7 @@ import numpy as np
 
 from dendrite_jax.cache.state import (
     CONTEXT_FULL,
+    COUNT_TOO_LARGE,
     DUPLICATE_BRANCH,
     GUARD_COUNT,
     OUT_OF_BLOCKS,
@@ -25,7 +26,7 @@ class CapacityError(RuntimeError):
 
 
 class BranchError(ValueError):
-    """A branch id was not usable where it was given."""
+    """A call could not use a branch as it was asked to."""
 
 
 def block_bytes(
@@ -85,7 +86,8 @@ def find_error(
 
     Returns:
       A CapacityError when a branch stopped for want of blocks or context or no slot was left, a
-      BranchError when a call named a branch that is not held or one branch twice, else None.
+      BranchError when a call named a branch that is not held or one branch twice, or gave one
+      fewer tokens than it said, else None.
     """
     misuse, error, alive, length, ref_count, short = jax.device_get(
         (
@@ -122,4 +124,6 @@ def find_error(
         return BranchError("a call named the same branch twice")
     if misuse & UNKNOWN_BRANCH:
         return BranchError("a call named a branch that is not held (never opened, or freed before)")
+    if misuse & COUNT_TOO_LARGE:
+        return BranchError("append was told to take more tokens than it was given")
     return None
