@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from dendrite_jax.engine import NO_TOKEN
@@ -20,12 +21,15 @@ UNITS_PER_ONE = 360_360
 """lcm(1 … 13): every number of the game is a whole number of units, at most 199 · 360,360 < 2³¹."""
 ABSENT = 2**31 - 1
 """Units of a number that is not there; sorts after all others."""
+LINE_TOKENS = 16
+"""Of the longest legal line, up to its `)`: four words and six numbers of two tokens each."""
 
 _MOST_LEFT = PUZZLE_SIZE - 1
 # Items of a line: a, operator, b, =, result, (left:, the numbers left, ).
 _A, _OPERATOR, _B, _EQUALS, _RESULT, _LEFT_OPEN, _LEFT = range(7)
 _LINE_ITEMS = _LEFT + _MOST_LEFT + 1
-_LINE_TOKENS = _LINE_ITEMS + 3 + _MOST_LEFT  # each number may have a denominator
+# bool[200, 14] by numerator and denominator; a lookup compiles faster than Euclid's loop.
+_LOWEST_TERMS = np.gcd.outer(np.arange(MAX_NUMERATOR + 1), np.arange(MAX_DENOMINATOR + 1)) == 1
 _PLUS, _MINUS, _TIMES, _OVER = (vocab.token_id(f" {operator}") for operator in "+-*/")
 
 
@@ -106,7 +110,7 @@ def parse_step(tokens: Array, start: Array, end: Array) -> Step:
       The step; well formed where the text of the line is of the form that `rules.parse_step` reads
       and no more than three numbers are left.
     """
-    items = _read_items(tokens, start, end, _LINE_TOKENS, _LINE_ITEMS)
+    items = _read_items(tokens, start, end, LINE_TOKENS, _LINE_ITEMS)
     is_number = _is_number(items.token)
     operator = items.token[:, _OPERATOR]
     is_operator = jnp.any(operator[:, None] == jnp.array([_PLUS, _MINUS, _TIMES, _OVER]), axis=1)
@@ -116,7 +120,7 @@ def parse_step(tokens: Array, start: Array, end: Array) -> Step:
     close = jnp.arange(_LINE_ITEMS) == (items.count - 1)[:, None]
     well_formed = (
         items.valid
-        & (end - start <= _LINE_TOKENS)
+        & (end - start <= LINE_TOKENS)
         & (left_count >= 1)
         & (left_count <= _MOST_LEFT)
         & is_number[:, _A]
@@ -195,7 +199,8 @@ def _read_items(tokens: Array, start: Array, end: Array, width: int, count: int)
     denominator = window - vocab.DENOMINATOR_BASE
     is_denominator = (denominator >= 2) & (denominator <= MAX_DENOMINATOR)
     previous = jnp.pad(window, ((0, 0), (1, 0)), constant_values=NO_TOKEN)[:, :width]
-    lowest_terms = jnp.gcd(previous - vocab.NUMBER_BASE, denominator) == 1
+    numerator = jnp.clip(previous - vocab.NUMBER_BASE, 0, MAX_NUMERATOR)
+    lowest_terms = jnp.asarray(_LOWEST_TERMS)[numerator, jnp.clip(denominator, 0, MAX_DENOMINATOR)]
     item = jnp.cumsum(~is_denominator, axis=1) - 1
 
     # One-hot sums instead of scatters, which are slow to compile and to run.
