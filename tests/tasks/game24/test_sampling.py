@@ -100,7 +100,8 @@ def test_value_rows_have_exact_verdicts(texts) -> None:
 def test_json_rows_say_the_same_steps(texts) -> None:
     for lines in texts[1]:
         match = PROMPT.fullmatch(lines[0])
-        assert match is not None and match[1] == "JSON"
+        assert match is not None
+        assert match[1] == "JSON"
         target, state = int(match[2]), as_state([Fraction(word) for word in match[3].split()])
         for line in lines[1:]:
             step = json.loads(line)
