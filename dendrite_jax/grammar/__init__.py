@@ -1,0 +1,1 @@
+"""Grammar constraints as data: a branch's grammar state is one int32 on the device."""

@@ -1,0 +1,120 @@
+"""What a decoding loop does with a compiled grammar: pure functions that trace, map and fork.
+
+`state` is i32 of any shape; a fork copies it and that is all. None of these functions leaves the
+device.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from dendrite_jax.grammar.compiled import (
+    DEAD_STATE,
+    DONE_STATE,
+    EOS_CLASS,
+    FREE_STATE,
+    NO_TOKEN,
+    CompiledGrammar,
+)
+
+NO_GRAMMAR = -1
+
+
+def initial_state(grammar: CompiledGrammar, grammar_index: jax.Array | int = 0) -> jax.Array:
+    """The first state of the given grammars of a stack; NO_GRAMMAR gives an unconstrained state.
+
+    Args:
+        grammar_index: i32[...] in [0, grammars), or NO_GRAMMAR.
+
+    Returns:
+        i32[...].
+    """
+    index = jnp.asarray(grammar_index, jnp.int32)
+    return jnp.where(index == NO_GRAMMAR, FREE_STATE, grammar.start[jnp.maximum(index, 0)])
+
+
+def allowed_tokens(grammar: CompiledGrammar, state: jax.Array) -> jax.Array:
+    """bool[..., vocabulary]: the tokens that may come next; end of sequence only, where finished."""
+    words = grammar.token_bitmask[grammar.mask_id[state]]
+    bits = (words[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(1)
+    return bits.reshape(*words.shape[:-1], -1)[..., : grammar.vocab_size] != 0
+
+
+def apply_token_bitmask(
+    logits: jax.Array, grammar: CompiledGrammar, state: jax.Array
+) -> jax.Array:
+    """The logits with −inf for tokens that the grammar does not allow.
+
+    Args:
+        logits: floating[..., vocabulary].
+        state: i32[...].
+
+    Returns:
+        f32[..., vocabulary], whatever the dtype of `logits`.
+
+    Raises:
+        ValueError: the last axis of `logits` is not the grammar's vocabulary.
+    """
+    if logits.shape[-1] != grammar.vocab_size:
+        raise ValueError(
+            f"logits have {logits.shape[-1]} tokens, the grammar's vocab_size is "
+            f"{grammar.vocab_size}"
+        )
+    allowed = allowed_tokens(grammar, state)
+    return jnp.where(allowed, logits.astype(jnp.float32), -jnp.inf)
+
+
+def accept_token(grammar: CompiledGrammar, state: jax.Array, token: jax.Array) -> jax.Array:
+    """The state after `token`; a token that is not allowed gives a dead state.
+
+    Args:
+        state: i32[...].
+        token: i32[...]; NO_TOKEN leaves the state as it is.
+
+    Returns:
+        i32[...].
+    """
+    token_class = grammar.token_class[grammar.grammar_id[state], jnp.maximum(token, 0)]
+    return jnp.where(token == NO_TOKEN, state, grammar.next_state[state, token_class])
+
+
+def is_terminated(state: jax.Array) -> jax.Array:
+    """bool[...]: the text is complete, an end-of-sequence token was accepted."""
+    return state == DONE_STATE
+
+
+def is_dead(state: jax.Array) -> jax.Array:
+    """bool[...]: the branch left its grammar and can never finish."""
+    return state == DEAD_STATE
+
+
+def can_terminate(grammar: CompiledGrammar, state: jax.Array) -> jax.Array:
+    """bool[...]: the text so far is in the language, so that end of sequence is allowed."""
+    return (grammar.next_state[state, EOS_CLASS] == DONE_STATE) | (state == FREE_STATE)
+
+
+def forced_tokens(
+    grammar: CompiledGrammar, state: jax.Array, limit: int
+) -> tuple[jax.Array, jax.Array]:
+    """The tokens that follow because nothing else is allowed, for one prefill-like step.
+
+    End of sequence is never among them: it is left to the step that samples.
+
+    Args:
+        state: i32[...].
+        limit: the most tokens to return (static).
+
+    Returns:
+        tokens: i32[..., limit], NO_TOKEN from where the next token is a choice.
+        state: i32[...], the state after them.
+    """
+
+    def advance(state: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        token = grammar.forced_token[state]
+        after = accept_token(grammar, state, token)
+        token = jnp.where(is_terminated(after), NO_TOKEN, token)
+        return accept_token(grammar, state, token), token
+
+    state, tokens = jax.lax.scan(advance, state, None, length=limit)
+    return jnp.moveaxis(tokens, 0, -1), state
