@@ -100,7 +100,7 @@ def pack(table: TokenTable, eos_ids: Sequence[int]) -> CompiledGrammar:
         "next_state": next_state,
         "token_class": token_class[None],
         "grammar_id": np.zeros(len(next_state), np.int32),
-        "token_bitmask": np.stack([_packed(row[token_class]) for row in sets]),
+        "token_bitmask": pack_masks(sets, token_class),
         "mask_id": mask_id,
         "forced_token": _only_tokens(sets, token_class)[mask_id],
         "start": np.array([_SHARED_STATES], np.int32),
@@ -149,12 +149,15 @@ def stack(grammars: Sequence[CompiledGrammar]) -> CompiledGrammar:
     return _padded(arrays, hosts[0].vocab_size)
 
 
-def _packed(allowed: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """u32[ceil(vocabulary / 32)] from bool[vocabulary]."""
-    words = -(-len(allowed) // _WORD_BITS)
-    bits = np.zeros(words * _WORD_BITS, bool)
-    bits[: len(allowed)] = allowed
-    return np.packbits(bits, bitorder="little").view("<u4").astype(np.uint32)
+def pack_masks(sets: NDArray[np.bool_], token_class: NDArray[np.int32]) -> NDArray[np.uint32]:
+    """u32[sets, ceil(vocabulary / 32)] from the allowed classes of each set."""
+    index = token_class.astype(np.intp)
+    words = -(-len(index) // _WORD_BITS)
+    packed = np.zeros((len(sets), 4 * words), np.uint8)
+    for row, allowed in zip(packed, sets, strict=True):
+        octets = np.packbits(np.take(allowed, index), bitorder="little")
+        row[: len(octets)] = octets
+    return packed.view("<u4").astype(np.uint32, copy=False)
 
 
 def _only_tokens(sets: NDArray[np.bool_], token_class: NDArray[np.int32]) -> NDArray[np.int32]:

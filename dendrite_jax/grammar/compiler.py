@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from dendrite_jax.grammar.dfa_algebra import regex_dfa, texts_dfa
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
 from dendrite_jax.grammar.grammar import Grammar, GrammarKind
 from dendrite_jax.grammar.json_schema.compile import schema_dfa
+from dendrite_jax.grammar.llguidance_matcher import MatcherFactory
 from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES
 from dendrite_jax.grammar.regex_parser import parse_regex
 from dendrite_jax.grammar.token_table import DEFAULT_MAX_BYTES, build_token_table
@@ -79,6 +81,11 @@ class GrammarCompiler:
     @property
     def vocab_size(self) -> int:
         return len(self.token_bytes)
+
+    @functools.cached_property
+    def matchers(self) -> MatcherFactory:
+        """llguidance over this vocabulary, for the grammars that have no table."""
+        return MatcherFactory(self.token_bytes, self.eos_ids)
 
     def compile(
         self,

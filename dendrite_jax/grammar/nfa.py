@@ -151,7 +151,10 @@ class _SubsetConstruction:
         self.nfa = nfa
         self.start = start
         self.final = final
-        self.byte_class = _byte_classes(nfa)
+        byte_class = _byte_classes(nfa)
+        self.class_of: list[int] = byte_class.tolist()
+        self.classes = self.class_of[-1] + 1
+        self.byte_class = byte_class
         self.closures: dict[int, frozenset[int]] = {}
         self.rows: dict[int, list[int]] = {}
         self.numbers: dict[frozenset[int], int] = {}
@@ -222,9 +225,9 @@ class _SubsetConstruction:
         """For each byte class the state that `state` alone goes to."""
         row = self.rows.get(state)
         if row is None:
-            row = [DEAD] * (int(self.byte_class[-1]) + 1)
+            row = [DEAD] * self.classes
             for low, high, target in self.nfa.edges[state]:
-                first, last = int(self.byte_class[low]), int(self.byte_class[high])
+                first, last = self.class_of[low], self.class_of[high]
                 row[first : last + 1] = [target] * (last + 1 - first)
             self.rows[state] = row
         return row
@@ -232,13 +235,18 @@ class _SubsetConstruction:
     def _targets(self, subset: frozenset[int]) -> list[int]:
         rows = [self._row(state) for state in subset if self.nfa.edges[state]]
         if not rows:
-            return [DEAD] * (int(self.byte_class[-1]) + 1)
+            return [DEAD] * self.classes
+        if len(rows) == 1:
+            after = {state: self._number_after((state,)) for state in set(rows[0])}
+            return [after[state] for state in rows[0]]
         columns = list(zip(*rows, strict=True))
-        known: dict[tuple[int, ...], int] = {}
-        for column in set(columns):
-            closures = {self._closure(state) for state in column if state != DEAD}
-            known[column] = self._number(frozenset().union(*closures)) if closures else DEAD
-        return [known[column] for column in columns]
+        after_column = {column: self._number_after(column) for column in set(columns)}
+        return [after_column[column] for column in columns]
+
+    def _number_after(self, states: tuple[int, ...]) -> int:
+        """The subset that these states together go on as."""
+        closures = {self._closure(state) for state in states if state != DEAD}
+        return self._number(frozenset().union(*closures)) if closures else DEAD
 
 
 def _byte_classes(nfa: Nfa) -> NDArray[np.int32]:

@@ -17,11 +17,14 @@ from dendrite_jax.grammar.compiled import (
     NO_TOKEN,
     CompiledGrammar,
 )
+from dendrite_jax.grammar.lazy_table import NO_EDGE, LazyTable, find_edge
 
 NO_GRAMMAR = -1
 
+AnyGrammar = CompiledGrammar | LazyTable
 
-def initial_state(grammar: CompiledGrammar, grammar_index: jax.Array | int = 0) -> jax.Array:
+
+def initial_state(grammar: AnyGrammar, grammar_index: jax.Array | int = 0) -> jax.Array:
     """The first state of the given grammars of a stack; NO_GRAMMAR gives an unconstrained state.
 
     Args:
@@ -34,7 +37,7 @@ def initial_state(grammar: CompiledGrammar, grammar_index: jax.Array | int = 0) 
     return jnp.where(index == NO_GRAMMAR, FREE_STATE, grammar.start[jnp.maximum(index, 0)])
 
 
-def allowed_tokens(grammar: CompiledGrammar, state: jax.Array) -> jax.Array:
+def allowed_tokens(grammar: AnyGrammar, state: jax.Array) -> jax.Array:
     """bool[..., vocabulary]: the tokens that may come next; end of sequence only, where finished."""
     words = grammar.token_bitmask[grammar.mask_id[state]]
     bits = (words[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(1)
@@ -42,7 +45,7 @@ def allowed_tokens(grammar: CompiledGrammar, state: jax.Array) -> jax.Array:
 
 
 def apply_token_bitmask(
-    logits: jax.Array, grammar: CompiledGrammar, state: jax.Array
+    logits: jax.Array, grammar: AnyGrammar, state: jax.Array
 ) -> jax.Array:
     """The logits with −inf for tokens that the grammar does not allow.
 
@@ -77,6 +80,39 @@ def accept_token(grammar: CompiledGrammar, state: jax.Array, token: jax.Array) -
     """
     token_class = grammar.token_class[grammar.grammar_id[state], jnp.maximum(token, 0)]
     return jnp.where(token == NO_TOKEN, state, grammar.next_state[state, token_class])
+
+
+def try_accept_token(
+    grammar: AnyGrammar, state: jax.Array, token: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`accept_token` for tables that are not complete.
+
+    A loop that meets a miss stops, keeps the token, lets `LazyGrammar.expand` add the edge, and
+    calls this again when it goes on.
+
+    Args:
+        state: i32[...].
+        token: i32[...]; NO_TOKEN leaves the state as it is.
+
+    Returns:
+        state: i32[...], unchanged where the next state is not known.
+        miss: bool[...], where that is so; never for a `CompiledGrammar`.
+    """
+    if isinstance(grammar, CompiledGrammar):
+        after = accept_token(grammar, state, token)
+        return after, jnp.zeros(after.shape, bool)
+    state, token = jnp.broadcast_arrays(state, token)
+    word = grammar.token_bitmask[grammar.mask_id[state], jnp.maximum(token, 0) // 32]
+    allowed = (word >> (token % 32).astype(jnp.uint32)) & jnp.uint32(1) != 0
+    is_eos = jnp.any(token[..., None] == grammar.eos_ids, axis=-1)
+    # DEAD and DONE allow only end of sequence, which leaves them as they are.
+    final = jnp.where(state == DEAD_STATE, DEAD_STATE, DONE_STATE)
+    known = find_edge(grammar, state, token)
+    after = jnp.where(is_eos, final, known)
+    after = jnp.where(allowed, after, DEAD_STATE)
+    after = jnp.where((token == NO_TOKEN) | (state == FREE_STATE), state, after)
+    miss = after == NO_EDGE
+    return jnp.where(miss, state, after), miss
 
 
 def is_terminated(state: jax.Array) -> jax.Array:

@@ -95,13 +95,20 @@ class _TransitionFunctions:
         result = self.memo[functions, classes]
         unknown = np.flatnonzero(result == DEAD)
         if len(unknown):
-            width = self.memo.shape[1]
-            pairs = np.unique(functions[unknown].astype(np.int64) * width + classes[unknown])
-            for function, byte_class in zip(*np.divmod(pairs, width), strict=True):
-                vector = self.step[byte_class][self.vectors[function]]
-                self.memo[function, byte_class] = self._intern(vector)
+            self._compute(functions[unknown], classes[unknown])
             result = self.memo[functions, classes]
         return result
+
+    def _compute(self, functions: NDArray[np.int32], classes: NDArray[np.int32]) -> None:
+        """Fills the memo for these pairs, one byte class at a time."""
+        count = len(self.memo)
+        pairs = np.unique(classes.astype(np.int64) * count + functions)
+        pair_classes, pair_functions = np.divmod(pairs, count)
+        present, starts = np.unique(pair_classes, return_index=True)
+        groups = np.split(pair_functions, starts[1:])
+        for byte_class, group in zip(present.tolist(), groups, strict=True):
+            vectors = np.take(self.step[byte_class], self.vectors[group])
+            self.memo[group, byte_class] = [self._intern(vector) for vector in vectors]
 
     def _intern(self, vector: NDArray[np.signedinteger]) -> int:
         number = self.numbers.setdefault(vector.tobytes(), len(self.numbers))
