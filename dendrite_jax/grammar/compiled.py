@@ -11,6 +11,7 @@ from flax import struct
 from numpy.typing import NDArray
 
 from dendrite_jax.grammar.dfa import DEAD
+from dendrite_jax.grammar.errors import TooManyStatesError
 from dendrite_jax.grammar.token_table import TokenTable
 
 # States that every compiled grammar has. A token outside the grammar leads to DEAD_STATE, an
@@ -73,8 +74,12 @@ def bucket(size: int) -> int:
     return power * 3 // 4 if power > _SMALLEST_BUCKET and size <= power * 3 // 4 else power
 
 
-def pack(table: TokenTable, eos_ids: Sequence[int]) -> CompiledGrammar:
-    """One grammar's arrays from its token automaton."""
+def pack(table: TokenTable, eos_ids: Sequence[int], max_bytes: int) -> CompiledGrammar:
+    """One grammar's arrays from its token automaton.
+
+    Raises:
+        TooManyStatesError: the masks need more than `max_bytes`.
+    """
     states, classes = table.next_state.shape
     vocab_size = len(table.token_class)
     next_state = np.full((states + _SHARED_STATES, classes + _SHARED_CLASSES), DEAD_STATE, np.int32)
@@ -92,6 +97,11 @@ def pack(table: TokenTable, eos_ids: Sequence[int]) -> CompiledGrammar:
     _, first, own_mask = np.unique(
         np.packbits(allowed, axis=1), axis=0, return_index=True, return_inverse=True
     )
+    mask_bytes = (len(first) + _SHARED_MASKS) * -(-vocab_size // _WORD_BITS) * 4
+    if mask_bytes > max_bytes:
+        raise TooManyStatesError(
+            f"{len(first)} token masks are over {max_bytes} bytes (max_bytes)"
+        )
     eos_only = np.zeros(classes + _SHARED_CLASSES, bool)
     eos_only[EOS_CLASS] = True
     sets = np.vstack([eos_only, np.ones_like(eos_only), allowed[first]])

@@ -100,7 +100,7 @@ class GrammarCompiler:
             max_recursion_depth: how often a recursive definition of a schema, or the "anything" of
                 an open schema, may occur inside itself; 0 allows it once and never inside.
             max_states: the largest byte automaton.
-            max_bytes: the largest table on the way from bytes to tokens.
+            max_bytes: the most that the table, and the masks, may each take.
 
         Raises:
             UnboundedRecursionError: a recursive grammar without `max_recursion_depth`, or Lark.
@@ -109,7 +109,8 @@ class GrammarCompiler:
                 this vocabulary can spell.
         """
         dfa = byte_automaton(grammar, max_recursion_depth, max_states)
-        return pack(build_token_table(dfa, self.trie, self.eos_ids, max_bytes), self.eos_ids)
+        table = build_token_table(dfa, self.trie, self.eos_ids, max_bytes)
+        return pack(table, self.eos_ids, max_bytes)
 
 
 def byte_automaton(

@@ -112,12 +112,12 @@ class _TransitionFunctions:
 
     def _intern(self, vector: NDArray[np.signedinteger]) -> int:
         number = self.numbers.setdefault(vector.tobytes(), len(self.numbers))
+        if (number + 1) * vector.nbytes > self.max_bytes:
+            raise TooManyStatesError(
+                f"{vector.size} states × {number + 1} token classes are over "
+                f"{self.max_bytes} bytes (max_bytes)"
+            )
         if number == len(self.vectors):
-            if 2 * self.vectors.nbytes > self.max_bytes:
-                raise TooManyStatesError(
-                    f"{vector.size} states × {2 * number} token classes are over "
-                    f"{self.max_bytes} bytes (max_bytes)"
-                )
             self.vectors = np.concatenate([self.vectors, np.empty_like(self.vectors)])
             self.memo = np.concatenate([self.memo, np.full_like(self.memo, DEAD)])
         self.vectors[number] = vector

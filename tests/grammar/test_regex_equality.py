@@ -8,12 +8,6 @@ from dendrite_jax.grammar.compiler import GrammarCompiler
 from dendrite_jax.grammar.grammar import Grammar
 from grammar.oracle import mismatches, regex_matcher
 from grammar.regex_cases import REGEXES
-from grammar.vocabularies import byte_level
-
-
-@pytest.fixture(scope="module")
-def compiler() -> GrammarCompiler:
-    return GrammarCompiler(byte_level(), use_cache=False)
 
 
 @pytest.mark.parametrize("pattern", REGEXES)

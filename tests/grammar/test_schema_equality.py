@@ -8,12 +8,6 @@ from dendrite_jax.grammar.compiler import GrammarCompiler
 from dendrite_jax.grammar.grammar import Grammar
 from grammar.oracle import mismatches, schema_matcher
 from grammar.schema_cases import SCHEMAS
-from grammar.vocabularies import byte_level
-
-
-@pytest.fixture(scope="module")
-def compiler() -> GrammarCompiler:
-    return GrammarCompiler(byte_level(), use_cache=False)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
