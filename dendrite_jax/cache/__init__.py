@@ -7,6 +7,7 @@ from dendrite_jax.cache.capacity import (
     CapacityError,
     block_bytes,
     blocks_for_fraction,
+    find_error,
     raise_errors,
 )
 from dendrite_jax.cache.ledger import Ledger
@@ -26,6 +27,7 @@ __all__ = [
     "append",
     "block_bytes",
     "blocks_for_fraction",
+    "find_error",
     "fork",
     "free",
     "init",

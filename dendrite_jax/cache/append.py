@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.cache.lanes import Lanes, check_lanes
-from dendrite_jax.cache.state import CONTEXT_FULL, OUT_OF_BLOCKS, Cache, KVPool
+from dendrite_jax.cache.state import (
+    CONTEXT_FULL,
+    COUNT_TOO_LARGE,
+    GUARD_COUNT,
+    OUT_OF_BLOCKS,
+    Cache,
+    KVPool,
+)
 from dendrite_jax.kernels.copy_blocks import copy_blocks
 
 
@@ -28,7 +35,7 @@ class _Need(NamedTuple):
     """What each lane must be given before it can write."""
 
     ok: Array  # bool[lanes]
-    count: Array  # i32[lanes], blocks to take
+    taken: Array  # i32[lanes], blocks to take
     first: Array  # i32[lanes], index of the lane's first block among the free ones
     copied: Array  # bool[lanes], the lane's partly filled last block is copied
     tail: Array  # i32[lanes], that block
@@ -47,7 +54,8 @@ def append(cache: Cache, branch_ids: Array, tokens: Array, count: Array) -> tupl
       cache: the cache; donate it under jit.
       branch_ids: i32[lanes], each at most once; negative for an idle lane.
       tokens: i32[lanes, tokens].
-      count: i32[lanes], how many of a lane's tokens are real.
+      count: i32[lanes], how many of a lane's tokens are real. A lane whose count is larger than
+        its tokens are many takes none and raises a misuse flag.
 
     Returns:
       The cache and where to write.
@@ -55,7 +63,8 @@ def append(cache: Cache, branch_ids: Array, tokens: Array, count: Array) -> tupl
     lanes = check_lanes(cache, branch_ids)
     slot = lanes.slot
     start = cache.length[slot]
-    wanted = lanes.valid & (cache.error[slot] == 0) & (count > 0)
+    overrun = lanes.valid & (count > tokens.shape[1])
+    wanted = lanes.valid & (cache.error[slot] == 0) & (count > 0) & ~overrun
     too_long = wanted & (start + count > cache.max_context)
     need = _plan(cache, lanes, wanted & ~too_long, start, count)
     pool, table = _take_blocks(cache, lanes, need, tokens.shape[1])
@@ -68,7 +77,7 @@ def append(cache: Cache, branch_ids: Array, tokens: Array, count: Array) -> tupl
     offset = position % cache.block_size
     pool = pool.replace(tokens=pool.tokens.at[block, offset].set(tokens, mode="drop"))
 
-    in_use = jnp.sum(pool.ref_count > 0)
+    in_use = jnp.sum((pool.ref_count > 0) & (pool.ref_count < GUARD_COUNT))
     flag = jnp.where(too_long, CONTEXT_FULL, jnp.where(wanted & ~need.ok, OUT_OF_BLOCKS, 0))
     flagged = lanes.where(flag != 0, cache.num_slots)
     grown = lanes.where(need.ok, cache.num_slots)
@@ -77,7 +86,7 @@ def append(cache: Cache, branch_ids: Array, tokens: Array, count: Array) -> tupl
         table=table,
         length=cache.length.at[grown].add(count, mode="drop"),
         error=cache.error.at[flagged].set(flag, mode="drop"),
-        misuse=cache.misuse | lanes.misuse,
+        misuse=cache.misuse | lanes.misuse | jnp.where(jnp.any(overrun), COUNT_TOO_LARGE, 0),
         peak_blocks=jnp.maximum(cache.peak_blocks, in_use),
         blocks_short=jnp.maximum(cache.blocks_short, need.short),
         ledger=cache.ledger.add(blocks_copied=jnp.sum(need.copied)),
@@ -120,7 +129,7 @@ def _plan(cache: Cache, lanes: Lanes, wanted: Array, start: Array, count: Array)
     ok = fits & ~(partial & keeps & still_held[safe_tail])
     return _Need(
         ok=ok,
-        count=jnp.where(ok, blocks_needed, 0),
+        taken=jnp.where(ok, blocks_needed, 0),
         first=end - blocks_needed,
         copied=copied & ok,
         tail=tail,
@@ -136,7 +145,7 @@ def _take_blocks(cache: Cache, lanes: Lanes, need: _Need, num_tokens: int) -> tu
     total = min(need.ok.shape[0] * per_lane, blocks)
     free_block = jnp.nonzero(pool.ref_count == 0, size=total, fill_value=blocks)[0]
     nth = jnp.arange(per_lane)
-    taken = nth < need.count[:, None]
+    taken = nth < need.taken[:, None]
     new = free_block[jnp.minimum(need.first[:, None] + nth, total - 1)].astype(jnp.int32)
     new = jnp.where(taken, new, blocks)  # [lanes, per_lane]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from dendrite_jax.cache.state import (
     CONTEXT_FULL,
+    COUNT_TOO_LARGE,
     DUPLICATE_BRANCH,
     GUARD_COUNT,
     OUT_OF_BLOCKS,
@@ -24,7 +26,7 @@ class CapacityError(RuntimeError):
 
 
 class BranchError(ValueError):
-    """A branch id was not usable where it was given."""
+    """A call could not use a branch as it was asked to."""
 
 
 def block_bytes(
@@ -67,11 +69,25 @@ def free_bytes(device: jax.Device) -> int:
 
 
 def raise_errors(cache: Cache) -> None:
-    """Raises the first error that the cache's flags tell of; reads the device.
+    """Raises what `find_error` finds, if anything; reads the device."""
+    error = find_error(cache)
+    if error is not None:
+        raise error
 
-    Raises:
-      CapacityError: a branch stopped for want of blocks or context, or no slot was left.
-      BranchError: a call named a branch that is not held, or one branch twice.
+
+def find_error(
+    cache: Cache, branches: Sequence[int] | None = None
+) -> CapacityError | BranchError | None:
+    """The first error that a cache's flags tell of; reads the device.
+
+    Args:
+      cache: the cache.
+      branches: looks at the flags of these branches only; None looks at all.
+
+    Returns:
+      A CapacityError when a branch stopped for want of blocks or context or no slot was left, a
+      BranchError when a call named a branch that is not held or one branch twice, or gave one
+      fewer tokens than it said, else None.
     """
     misuse, error, alive, length, ref_count, short = jax.device_get(
         (
@@ -83,27 +99,31 @@ def raise_errors(cache: Cache) -> None:
             cache.blocks_short,
         )
     )
-    usable = int(np.sum(ref_count < GUARD_COUNT))
-    starved = np.flatnonzero(error & OUT_OF_BLOCKS)
+    watched = np.arange(error.size) if branches is None else np.asarray(branches, int)
+    starved = watched[error[watched] & OUT_OF_BLOCKS > 0]
     if starved.size:
-        raise CapacityError(
+        usable = int(np.sum(ref_count < GUARD_COUNT))
+        return CapacityError(
             f"branches {starved.tolist()} stopped: num_blocks is {usable} and at least "
             f"{usable + int(short)} are needed"
         )
-    full = np.flatnonzero(error & CONTEXT_FULL)
+    full = watched[error[watched] & CONTEXT_FULL > 0]
     if full.size:
-        raise CapacityError(
+        return CapacityError(
             f"branches {full.tolist()} stopped at {length[full].tolist()} tokens: max_context is "
             f"{cache.max_context} and must hold the prompt and every new token"
         )
     if misuse & OUT_OF_SLOTS:
-        raise CapacityError(
+        return CapacityError(
             f"no slot was left for a new branch: num_slots is {cache.num_slots}, "
             f"{int(alive.sum())} are held"
         )
     if misuse & SLOT_IN_USE:
-        raise BranchError("fork was given a child slot that is in use, repeated or out of range")
+        return BranchError("fork was given a child slot that is in use, repeated or out of range")
     if misuse & DUPLICATE_BRANCH:
-        raise BranchError("a call named the same branch twice")
+        return BranchError("a call named the same branch twice")
     if misuse & UNKNOWN_BRANCH:
-        raise BranchError("a call named a branch that is not held (never opened, or freed before)")
+        return BranchError("a call named a branch that is not held (never opened, or freed before)")
+    if misuse & COUNT_TOO_LARGE:
+        return BranchError("append was told to take more tokens than it was given")
+    return None

@@ -8,15 +8,13 @@ a count, and `violations` names what broke.
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
 
 from dendrite_jax.cache.state import GUARD_COUNT, GUARD_VALUE, NO_BLOCK, Cache
 
 
-@struct.dataclass
-class Violations:
+class Violations(struct.PyTreeNode):
     """Which invariants fail, each a bool[]; all False on a sound cache."""
 
     count_differs: Array  # a reference count is not the number of table entries that name the block
@@ -57,6 +55,6 @@ def violations(cache: Cache) -> Violations:
 def check(cache: Cache) -> None:
     """Raises CacheCorrupted naming every broken invariant; reads the device."""
     found = violations(cache)
-    broken = [name for name in found.__dataclass_fields__ if np.asarray(getattr(found, name))]
+    broken = [name for name in found.__dataclass_fields__ if bool(getattr(found, name))]
     if broken:
         raise CacheCorrupted(f"cache invariants broken: {', '.join(broken)}")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
 
 
-@struct.dataclass
-class Ledger:
+class Ledger(struct.PyTreeNode):
     """What a state has cost so far; each counter is u32[2], low and high word."""
 
     prefilled: Array  # tokens run through the model by prefill
@@ -40,5 +38,4 @@ def _add64(counter: Array, amount: Array) -> Array:
 
 
 def _as_int(counter: Array) -> int:
-    low, high = np.asarray(counter).tolist()
-    return low + (high << 32)
+    return int(counter[0]) + (int(counter[1]) << 32)

@@ -29,6 +29,7 @@ UNKNOWN_BRANCH = 1
 DUPLICATE_BRANCH = 2
 SLOT_IN_USE = 4
 OUT_OF_SLOTS = 8
+COUNT_TOO_LARGE = 16
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ class CacheConfig:
         return -(-self.max_context // self.block_size)
 
 
-@struct.dataclass
-class KVPool:
+class KVPool(struct.PyTreeNode):
     """The physical blocks. A block with `ref_count` 0 is free and its contents mean nothing."""
 
     k: Array  # [layers, blocks, kv_heads, block_size, head_dim]
@@ -71,8 +71,7 @@ class KVPool:
     ref_count: Array  # i32[blocks], table entries of live branches that name the block
 
 
-@struct.dataclass
-class Cache:
+class Cache(struct.PyTreeNode):
     """A pool and its branches, an immutable pytree.
 
     Functions on it return a new one. Under `jax.jit` donate it (`donate_argnums`) or carry it in a
@@ -84,7 +83,7 @@ class Cache:
     length: Array  # i32[slots], tokens held
     alive: Array  # bool[slots], the slot holds a branch
     error: Array  # i32[slots], OUT_OF_BLOCKS | CONTEXT_FULL
-    misuse: Array  # i32[], UNKNOWN_BRANCH | DUPLICATE_BRANCH | SLOT_IN_USE | OUT_OF_SLOTS
+    misuse: Array  # i32[], the flags of refused calls, UNKNOWN_BRANCH to COUNT_TOO_LARGE
     peak_blocks: Array  # i32[], most blocks ever in use at once
     blocks_short: Array  # i32[], most blocks that one call wanted beyond the free ones
     ledger: Ledger

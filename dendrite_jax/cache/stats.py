@@ -9,8 +9,7 @@ from jax import Array
 from dendrite_jax.cache.state import GUARD_COUNT, NO_BLOCK, Cache
 
 
-@struct.dataclass
-class CacheStats:
+class CacheStats(struct.PyTreeNode):
     """Usage of a cache; scalars on the device."""
 
     branches: Array  # i32[], branches held

@@ -1,1 +1,56 @@
 """Prefill, decode steps, sampling and generation over the paged cache."""
+
+from dendrite_jax.engine.generate import NO_TOKEN, GenerateConfig, Generated, generate
+from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
+from dendrite_jax.engine.state import (
+    Model,
+    State,
+    branch_tokens,
+    fork,
+    free,
+    init,
+    open_branches,
+    set_keys,
+)
+from dendrite_jax.engine.step import (
+    Stepped,
+    advance,
+    length_bucket,
+    next_logits,
+    prefill,
+    score_tokens,
+    step,
+)
+from dendrite_jax.engine.stop_strings import compile_stop_strings
+from dendrite_jax.engine.stopping import FINISH_NAMES, StopRules, StopStrings
+
+__all__ = [
+    "FINISH_NAMES",
+    "GREEDY",
+    "NO_TOKEN",
+    "PLAIN",
+    "GenerateConfig",
+    "Generated",
+    "Model",
+    "Sampled",
+    "Sampling",
+    "State",
+    "Stepped",
+    "StopRules",
+    "StopStrings",
+    "advance",
+    "branch_tokens",
+    "compile_stop_strings",
+    "fork",
+    "free",
+    "generate",
+    "init",
+    "length_bucket",
+    "next_logits",
+    "open_branches",
+    "prefill",
+    "sample",
+    "score_tokens",
+    "set_keys",
+    "step",
+]

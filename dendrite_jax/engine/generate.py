@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax.engine.sampling import Sampling, sample
+from dendrite_jax.engine.sampling import PLAIN, Sampling, sample
 from dendrite_jax.engine.state import Model, State, branch_tokens
 from dendrite_jax.engine.step import advance, next_logits
 from dendrite_jax.engine.stopping import FAILED, LENGTH, RUNNING, StopRules, advance_stop
@@ -40,22 +40,22 @@ class GenerateConfig:
 
 
 class Generated(NamedTuple):
-    """The new tokens of each lane; places at or past `count` hold NO_TOKEN and zeros."""
+    """The new tokens of each lane; places at or past `length` hold NO_TOKEN and zeros."""
 
     tokens: Array  # i32[lanes, max_new_tokens]
-    count: Array  # i32[lanes]
+    length: Array  # i32[lanes]
     raw_logprobs: Array  # f32[lanes, max_new_tokens], under the model's own distribution
     logprobs: Array  # f32[lanes, max_new_tokens], under the processed distribution
     finish: Array  # i32[lanes], LENGTH | STOP_TOKEN | STOP_STRING | FAILED; see FINISH_NAMES
     top_tokens: Array  # i32[lanes, max_new_tokens, top_logprobs], most likely first
     top_raw_logprobs: Array  # f32[lanes, max_new_tokens, top_logprobs]
+    string_state: Array  # i32[lanes], where stop-string matching stands; give it to go on
     hidden: Array | None  # [lanes, max_new_tokens, hidden], after each token, if asked for
 
 
 class _Loop(NamedTuple):
     step: Array  # i32[]
     state: State
-    string_state: Array  # i32[lanes]
     seen: Array | None  # bool[lanes, vocab]
     out: Generated
 
@@ -65,9 +65,9 @@ def generate(
     state: State,
     branch_ids: Array,
     config: GenerateConfig,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = PLAIN,
     stop: StopRules | None = None,
-    active: Array | None = None,
+    string_state: Array | None = None,
 ) -> tuple[State, Generated]:
     """Grows branches until each meets a stop rule, its length, or a full cache.
 
@@ -82,14 +82,13 @@ def generate(
       config: static shape of the result.
       sampling: how to choose tokens.
       stop: what ends a lane early; nothing when None.
-      active: bool[lanes], lanes to grow; all that name a branch when None.
+      string_state: i32[lanes], from an earlier call that this one continues; None starts afresh.
 
     Returns:
       The state and the new tokens. A lane whose branch runs out of blocks or context ends as
       FAILED with the tokens that fitted; the others go on.
     """
     stop = StopRules.of() if stop is None else stop
-    wanted = branch_ids >= 0 if active is None else active & (branch_ids >= 0)
     lanes = branch_ids.shape[0]
     seen = None
     if sampling.repetition_penalty is not None:
@@ -103,21 +102,22 @@ def generate(
         position = loop.state.cache.length[slot]
         chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen)
         state, ok = advance(model, loop.state, ids, chosen.token)
-        string_state, reason = advance_stop(stop, loop.string_state, chosen.token)
+        string_state, reason = advance_stop(stop, loop.out.string_state, chosen.token)
         reason = jnp.where(ok, reason, FAILED)
         last = loop.step + 1 == config.max_new_tokens
         reason = jnp.where((reason == RUNNING) & last, LENGTH, reason)
 
         out, kept = loop.out, running & ok
-        count = out.count + kept
+        length = out.length + kept
         out = out._replace(
             tokens=out.tokens.at[:, loop.step].set(jnp.where(kept, chosen.token, NO_TOKEN)),
-            count=count,
+            length=length,
             raw_logprobs=out.raw_logprobs.at[:, loop.step].set(
                 jnp.where(kept, chosen.raw_logprob, 0.0)
             ),
             logprobs=out.logprobs.at[:, loop.step].set(jnp.where(kept, chosen.logprob, 0.0)),
             finish=jnp.where(running, reason, out.finish),
+            string_state=jnp.where(running, string_state, out.string_state),
         )
         out = _record_top(out, logits, kept, loop.step, config)
         if out.hidden is not None:
@@ -126,30 +126,33 @@ def generate(
         seen = loop.seen
         if seen is not None:
             seen = seen.at[jnp.arange(lanes), chosen.token].set(True)
-        return _Loop(loop.step + 1, state, string_state, seen, out)
+        return _Loop(loop.step + 1, state, seen, out)
 
     start = _Loop(
         step=jnp.int32(0),
         state=state,
-        string_state=jnp.zeros(lanes, jnp.int32),
         seen=seen,
-        out=_empty(model, lanes, config, wanted),
+        out=_empty(model, branch_ids, config, string_state),
     )
     end = jax.lax.while_loop(lambda loop: jnp.any(loop.out.finish == RUNNING), body, start)
     return end.state, end.out
 
 
-def _empty(model: Model, lanes: int, config: GenerateConfig, wanted: Array) -> Generated:
+def _empty(
+    model: Model, branch_ids: Array, config: GenerateConfig, string_state: Array | None
+) -> Generated:
+    lanes = branch_ids.shape[0]
     shape = (lanes, config.max_new_tokens)
     hidden = (*shape, model.hidden_size)
     return Generated(
         tokens=jnp.full(shape, NO_TOKEN, jnp.int32),
-        count=jnp.zeros(lanes, jnp.int32),
+        length=jnp.zeros(lanes, jnp.int32),
         raw_logprobs=jnp.zeros(shape, jnp.float32),
         logprobs=jnp.zeros(shape, jnp.float32),
-        finish=jnp.where(wanted, RUNNING, FAILED).astype(jnp.int32),
+        finish=jnp.where(branch_ids >= 0, RUNNING, FAILED).astype(jnp.int32),
         top_tokens=jnp.full((*shape, config.top_logprobs), NO_TOKEN, jnp.int32),
         top_raw_logprobs=jnp.zeros((*shape, config.top_logprobs), jnp.float32),
+        string_state=jnp.zeros(lanes, jnp.int32) if string_state is None else string_state,
         hidden=jnp.zeros(hidden, model.dtype) if config.return_hidden else None,
     )
 

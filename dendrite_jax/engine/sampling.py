@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
 
 
-@struct.dataclass
-class Sampling:
+class Sampling(struct.PyTreeNode):
     """How to sample, a pytree of scalars or of per-lane [lanes] arrays.
 
     A field that is None is off and costs nothing; turning one on or off is a new trace, changing
@@ -34,24 +32,10 @@ class Sampled(NamedTuple):
     logprob: Array  # f32[lanes], under the processed distribution that was sampled from
 
 
+PLAIN = Sampling()
+"""The model's own distribution."""
 GREEDY = Sampling(temperature=0.0)
-
-
-def validate(sampling: Sampling) -> None:
-    """Raises ValueError naming the first field out of its range; for concrete values."""
-    bounds = {
-        "repetition_penalty": ("> 0", lambda x: x > 0),
-        "temperature": ("≥ 0", lambda x: x >= 0),
-        "top_k": ("≥ 1", lambda x: x >= 1),
-        "top_p": ("in (0, 1]", lambda x: (x > 0) & (x <= 1)),
-        "min_p": ("in [0, 1]", lambda x: (x >= 0) & (x <= 1)),
-    }
-    for field, (limit, allowed) in bounds.items():
-        value = getattr(sampling, field)
-        if value is not None and not np.all(allowed(np.asarray(value))):
-            raise ValueError(
-                f"sampling.{field} is {np.asarray(value).tolist()}; it must be {limit}"
-            )
+"""The likeliest token."""
 
 
 def sample(

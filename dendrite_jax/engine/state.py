@@ -33,8 +33,7 @@ class Model(Protocol):
     def unembed(self, hidden: Array) -> Array: ...
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything the engine knows, an immutable pytree; every function on it is pure.
 
     Donate it to a jitted call, or carry it in a loop, so that the pool is updated in place.
@@ -67,10 +66,16 @@ def open_branches(state: State, keys: Array) -> tuple[State, Array]:
       The state and i32[n] branch ids, −1 where no slot was left.
     """
     cache, ids = kv.open_branches(state.cache, jnp.ones(keys.shape[0], bool))
-    slot = _scatter_slot(state, ids)
-    key = state.key.at[slot].set(jax.random.key_data(keys), mode="drop")
-    children = state.children.at[slot].set(0, mode="drop")
-    return state.replace(cache=cache, key=key, children=children), ids
+    return set_keys(state.replace(cache=cache), ids, keys), ids
+
+
+def set_keys(state: State, branch_ids: Array, keys: Array) -> State:
+    """Gives branches i32[n] the random keys [n] (a typed key array), as if newly opened."""
+    slot = _scatter_slot(state, branch_ids)
+    return state.replace(
+        key=state.key.at[slot].set(jax.random.key_data(keys), mode="drop"),
+        children=state.children.at[slot].set(0, mode="drop"),
+    )
 
 
 def fork(state: State, parents: Array) -> tuple[State, Array]:
@@ -136,5 +141,7 @@ def _rank_among_equals(ids: Array) -> Array:
 
 def _child_key(key: Array, number: Array) -> Array:
     """Key words of a parent's child; positions of tokens use the lower half of the fold range."""
-    folded = jax.random.fold_in(jax.random.wrap_key_data(key), number.astype(jnp.uint32) + 2**31)
+    folded = jax.random.fold_in(
+        jax.random.wrap_key_data(key), number.astype(jnp.uint32) + jnp.uint32(2**31)
+    )
     return jax.random.key_data(folded)

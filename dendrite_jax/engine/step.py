@@ -112,6 +112,7 @@ def _prefill_chunks(
     def body(state: State, piece: tuple[Array, Array]) -> tuple[State, Array]:
         index, tokens = piece
         here = jnp.clip(count - index * chunk, 0, chunk)
+        here = jnp.where(count > length, count, here)  # for `append` to refuse, not the padding
         state, _, ok = _run(model, state, branch_ids, tokens, here, decoded=False)
         return state, ok | (here == 0)
 

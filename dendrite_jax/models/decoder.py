@@ -27,8 +27,7 @@ gate_up_bias and down_bias.
 """
 
 
-@struct.dataclass
-class Decoder:
+class Decoder(struct.PyTreeNode):
     """A model as a pytree: weights, and the static configuration beside them."""
 
     params: Params

@@ -117,7 +117,8 @@ def _architecture(values: Mapping[str, Any]) -> str:
                 return architecture
         known = ", ".join(family.model_type for family in _FAMILIES.values())
         raise ModelConfigError(
-            f"no architectures, and model_type = {model_type!r} is not supported; supported: {known}"
+            f"no architectures, and model_type = {model_type!r} is not supported; "
+            f"supported: {known}"
         )
     for architecture in named if isinstance(named, list) else [named]:
         if architecture in _FAMILIES:

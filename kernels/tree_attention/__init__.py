@@ -1,5 +1,5 @@
 """Decode attention over a tree of branches that share physical blocks."""
 
-from dendrite_jax.kernels.tree_attention.api import tree_attention
+from dendrite_jax.kernels.tree_attention.api import make_plan, tree_attention
 
-__all__ = ["tree_attention"]
+__all__ = ["make_plan", "tree_attention"]

@@ -1,10 +1,56 @@
-"""The public call of tree attention."""
+"""The public calls of tree attention: the plan of a step, and the attention of a layer."""
 
 from __future__ import annotations
 
 from jax import Array
 
+from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.tree_attention import reference
+from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan
+
+
+def make_plan(
+    table: Array,
+    length: Array,
+    k_pool: Array,
+    num_heads: int,
+    *,
+    window: int | None = None,
+    implementation: str | None = None,
+) -> Plan | None:
+    """Plans which program reads which block, once for all layers of a decode step, inside jit.
+
+    A plan stays valid while tables and the number of blocks that each lane holds stay the same;
+    with a window, lengths must stay the same too.
+
+    Args:
+      table: i32[lanes, max_blocks], the physical block of each logical block, −1 for none.
+      length: i32[lanes], cached tokens of the lane, the new one included; 0 for an idle lane.
+      k_pool: [layers, blocks, kv_heads, block_size, head_dim]; only its shape and dtype count.
+      num_heads: query heads.
+      window: sliding window of the layers that will use the plan, None for full attention.
+      implementation: as in `tree_attention`.
+
+    Returns:
+      The plan, or None for the XLA implementation, which needs none.
+
+    Raises:
+      NotImplementedError: the Triton kernels lack the head_dim, block size or dtype.
+    """
+    if choose_implementation(implementation) == "xla":
+        return None
+    from dendrite_jax.kernels.tree_attention.gpu import tiles_for
+
+    _, num_blocks, num_kv_heads, _, _ = k_pool.shape
+    return build_plan(
+        table,
+        length,
+        num_blocks=num_blocks,
+        num_kv_heads=num_kv_heads,
+        group=num_heads // num_kv_heads,
+        window=window,
+        tiles=tiles_for(num_heads, k_pool),
+    )
 
 
 def tree_attention(
@@ -15,9 +61,11 @@ def tree_attention(
     table: Array,
     length: Array,
     *,
+    plan: Plan | None = None,
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
+    implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Attention of one new token a lane over the lane's cached tokens, itself included.
 
@@ -28,16 +76,38 @@ def tree_attention(
       table: i32[lanes, max_blocks], the physical block of each logical block, −1 for none. Lanes
         that share a prefix name the same blocks.
       length: i32[lanes], cached tokens of the lane, the new one included; 0 for an idle lane.
+      plan: what `make_plan` gave for this table, length and window; made here when None.
       scale: multiplies the scores; 1/sqrt(head_dim) when None.
       window: only the last `window` tokens are seen, the new one included; None sees all.
       softcap: scores become `softcap * tanh(scores / softcap)`; None leaves them.
+      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
 
     Returns:
       The output [lanes, heads, head_dim] in q's dtype, and the log-sum-exp of the scores
       f32[lanes, heads]. An idle lane gives zeros and −inf.
+
+    Raises:
+      ValueError: the plan was made for another window or another number of heads.
+      NotImplementedError: the Triton kernels lack the head_dim, block size or dtype.
     """
     if scale is None:
         scale = q.shape[-1] ** -0.5
-    return reference.tree_attention(
-        q, k_pool, v_pool, layer, table, length, scale=scale, window=window, softcap=softcap
+    if choose_implementation(implementation) == "xla":
+        return reference.tree_attention(
+            q, k_pool, v_pool, layer, table, length, scale=scale, window=window, softcap=softcap
+        )
+    from dendrite_jax.kernels.tree_attention import gpu
+
+    if plan is None:
+        plan = make_plan(
+            table, length, k_pool, q.shape[1], window=window, implementation=implementation
+        )
+    group = q.shape[1] // k_pool.shape[2]
+    if (plan.window, plan.group) != (window, group):
+        raise ValueError(
+            f"the plan is for window {plan.window} and {plan.group} query heads a kv head, "
+            f"not {window} and {group}"
+        )
+    return gpu.tree_attention(
+        q, k_pool, v_pool, layer, length, plan, scale=scale, softcap=softcap
     )

@@ -1,0 +1,107 @@
+"""`dendrite generate`: continuations of a prompt by any supported checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from dendrite_jax.cli.common import (
+    compile_cache_option,
+    json_option,
+    print_json,
+    seed_option,
+    working,
+)
+
+if TYPE_CHECKING:
+    from dendrite_jax.serving import Completion, Engine
+
+
+@click.command()
+@click.option("--model", required=True, help="A Hugging Face model folder or hub id.")
+@click.option("--prompt", required=True, help="The text to continue.")
+@click.option("-n", "num_branches", default=1, show_default=True, help="Continuations.")
+@click.option("--max-new-tokens", default=64, show_default=True)
+@click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token.")
+@click.option("--top-k", type=int, default=None)
+@click.option("--top-p", type=float, default=None)
+@click.option("--min-p", type=float, default=None)
+@click.option("--repetition-penalty", type=float, default=None)
+@click.option("--stop", "stop_strings", multiple=True, help="A text that ends a continuation.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default=None,
+    help="Of weights and cache; the checkpoint's own by default.",
+)
+@click.option("--max-context", default=2048, show_default=True, help="Tokens a branch can hold.")
+@seed_option
+@json_option
+@compile_cache_option
+def generate(
+    model: str,
+    prompt: str,
+    num_branches: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float | None,
+    stop_strings: tuple[str, ...],
+    dtype: str | None,
+    max_context: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Continue a prompt; the prompt is run once however many continuations are asked for.
+
+    \b
+    Examples:
+      dendrite generate --model ./Llama-3.2-1B --prompt "Once upon a time" -n 4
+      dendrite generate --model Qwen/Qwen3-0.6B --prompt "def f(x):" --temperature 0 --json
+    """
+    from dendrite_jax.engine import Sampling
+
+    if num_branches < 1:
+        raise ValueError(f"-n is {num_branches}; it must be at least 1")
+    sampling = Sampling(repetition_penalty, temperature, top_k, top_p, min_p)
+    console = Console(stderr=True)
+    engine = _load(model, dtype, max_context, num_branches + 1, console, quiet=as_json)
+    with working(console, "compiling and running the prompt", quiet=as_json):
+        root = engine.prompt(prompt, seed=seed)
+        branches = engine.fork(root, num_branches)
+    rounds = engine.stream(branches, max_new_tokens, sampling, stop_strings)
+    if as_json:
+        *_, completions = rounds
+        print_json({"completions": [asdict(item) for item in completions], "stats": engine.stats()})
+        return
+    with Live(console=Console(), auto_refresh=False, vertical_overflow="visible") as live:
+        for completions in rounds:
+            live.update(_text(prompt, completions), refresh=True)
+
+
+def _load(
+    model: str, dtype: str | None, max_context: int, num_slots: int, console: Console, quiet: bool
+) -> Engine:
+    from dendrite_jax.serving import Engine
+
+    columns = (TextColumn("loading weights"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, disable=quiet, transient=True) as bar:
+        task = bar.add_task("weights", total=None)
+        return Engine.load(
+            model,
+            dtype,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            max_context=max_context,
+            num_slots=num_slots,
+        )
+
+
+def _text(prompt: str, completions: list[Completion]) -> str:
+    return "\n\n".join(f"{prompt}{completion.text}" for completion in completions)

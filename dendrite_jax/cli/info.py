@@ -1,0 +1,85 @@
+"""`dendrite info`: what the program finds on this machine, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dendrite_jax.cli.common import json_option, print_json
+
+_PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "safetensors", "tokenizers", "llguidance")
+_OPTIONAL = {
+    "jax-triton": "GPU kernels",
+    "huggingface-hub": "models named by hub id",
+    "optax": "training the embedded model",
+    "transformers": "comparisons in `dendrite bench`",
+}
+
+
+@click.command()
+@json_option
+def info(as_json: bool) -> None:
+    """Say which devices, kernels, versions and memory there are, and what is missing.
+
+    \b
+    Examples:
+      dendrite info
+      dendrite info --json
+    """
+    facts = collect()
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(f"[bold]{name}[/bold]", _readable(value))
+    Console().print(table)
+
+
+def collect() -> dict[str, Any]:
+    """The facts, as JSON values."""
+    import jax
+
+    from dendrite_jax.cache.capacity import free_bytes
+    from dendrite_jax.serving.compilation import compilation_cache_folder
+
+    cache = compilation_cache_folder()
+    return {
+        "version": _version("dendrite-jax"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": [
+            {
+                "platform": device.platform,
+                "kind": device.device_kind,
+                "free_bytes": free_bytes(device),
+            }
+            for device in jax.devices()
+        ],
+        "kernels": "triton" if jax.default_backend() == "gpu" else "xla",
+        "compilation_cache": str(cache) if cache else None,
+        "missing": {name: purpose for name, purpose in _OPTIONAL.items() if _version(name) is None},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_readable(item)}" for key, item in value.items()) or "nothing"
+    if isinstance(value, list):
+        return "\n".join(
+            f"{item['platform']} ({item['kind']}), {item['free_bytes'] / 2**30:.1f} GiB free"
+            for item in value
+        )
+    return "none" if value is None else str(value)

@@ -1,0 +1,85 @@
+"""What a scorer sees and gives back, and the scorers that need no task."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from dendrite_jax.engine import Model, State
+from dendrite_jax.engine.sampling import token_logprob
+
+
+class Thoughts(NamedTuple):
+    """Sampled thoughts, one a lane; problems × proposals, flattened."""
+
+    branch: Array  # i32[lanes], the branch that ends with the thought; negative where there is none
+    tokens: Array  # i32[lanes, thought_tokens], NO_TOKEN past the end
+    length: Array  # i32[lanes]
+    complete: Array  # bool[lanes], ended by a stop rule and not by its length
+    raw_logprob: Array  # f32[lanes], sum over the thought
+    logprob: Array  # f32[lanes]
+
+
+class Scored(NamedTuple):
+    """A scorer's judgement of each thought."""
+
+    value: Array  # f32[lanes], higher is better, −inf rejects
+    merge_key: Array  # i32[lanes], thoughts of one problem with equal keys are merged
+    answer: Array  # bool[lanes], the thought ends its path
+
+
+class Scorer(Protocol):
+    """A pure function of the engine's state; it may read the state but not change it."""
+
+    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored: ...
+
+
+def thought_key(tokens: Array) -> Array:
+    """A hash i32[lanes] of token rows i32[lanes, n] (FNV-1a over the ids)."""
+
+    def mix(code: Array, column: Array) -> tuple[Array, None]:
+        return (code ^ column.astype(jnp.uint32)) * jnp.uint32(16777619), None
+
+    start = jnp.full(tokens.shape[0], 2166136261, jnp.uint32)
+    code, _ = jax.lax.scan(mix, start, tokens.T)
+    return jax.lax.bitcast_convert_type(code, jnp.int32)
+
+
+def mean_loglikelihood(model: Model, state: State, thoughts: Thoughts) -> Scored:
+    """Scores a thought by the mean raw log-probability of its tokens."""
+    value = thoughts.raw_logprob / jnp.maximum(thoughts.length, 1)
+    no_answer = jnp.zeros_like(thoughts.complete)
+    return Scored(value, thought_key(thoughts.tokens), no_answer)
+
+
+class ValueTokens(struct.PyTreeNode):
+    """Self-evaluation: how much the model prefers a good verdict after the thought (Yao 2023).
+
+    The value is log P(good) − log P(good or bad) of the next token, so no token is generated.
+    """
+
+    good: Array  # i32[], such as the id of " sure"
+    bad: Array  # i32[], such as the id of " impossible"
+
+    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
+        logits = model.unembed(state.hidden[jnp.maximum(thoughts.branch, 0)])
+        verdicts = logits[:, jnp.stack([self.good, self.bad])]
+        value = token_logprob(verdicts, jnp.zeros(verdicts.shape[0], jnp.int32))
+        no_answer = jnp.zeros_like(thoughts.complete)
+        return Scored(value, thought_key(thoughts.tokens), no_answer)
+
+
+class RandomValues(struct.PyTreeNode):
+    """The control of every value-guided search: a scorer's rules with random values."""
+
+    scorer: Scorer = struct.field(pytree_node=False)
+
+    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
+        scored = self.scorer(model, state, thoughts)
+        keys = jax.random.wrap_key_data(state.key[jnp.maximum(thoughts.branch, 0)])
+        value = jax.vmap(lambda key: jax.random.uniform(key))(keys)
+        return scored._replace(value=jnp.where(jnp.isneginf(scored.value), -jnp.inf, value))

@@ -1,0 +1,30 @@
+"""The persistent compilation cache: a second run starts without compiling."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+CACHE_VARIABLE = "DENDRITE_COMPILATION_CACHE"
+"""Environment variable that moves the cache; an empty value turns it off."""
+
+
+def compilation_cache_folder() -> Path | None:
+    """Where compiled programs are kept, or None when the environment turns the cache off."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen is not None:
+        return Path(chosen) if chosen else None
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dendrite-jax" / "xla"
+
+
+def enable_compilation_cache() -> Path | None:
+    """Keeps compiled programs on disk for the next process; the folder, or None if off."""
+    folder = compilation_cache_folder()
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return folder

@@ -1,0 +1,311 @@
+"""A Python object around the functional engine, for scripts that work branch by branch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from dendrite_jax import cache as kv
+from dendrite_jax import engine
+from dendrite_jax.cache import CacheConfig
+from dendrite_jax.engine import FINISH_NAMES, PLAIN, GenerateConfig, Sampling, StopRules
+from dendrite_jax.models import Decoder, TextStream, Tokenizer, load
+from dendrite_jax.serving.validation import check_prompt, check_sampling
+
+STREAM_CHUNK = 8
+"""Tokens that `Engine.stream` generates between two visits to the host."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What one branch generated."""
+
+    branch: int
+    tokens: list[int]
+    text: str
+    logprobs: list[float]
+    raw_logprobs: list[float]
+    finish: str
+    """One of "length", "stop_token", "stop_string"; "running" in a stream that goes on."""
+
+
+class Engine:
+    """Holds a model and its state; every method checks its input and leaves a sound state.
+
+    The functional API (`dendrite_jax.engine`, `dendrite_jax.search`) works on `engine.model` and
+    `engine.state`; put the state that it returns back into `engine.state`.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        max_context: int = 2048,
+        num_slots: int = 64,
+        num_blocks: int | None = None,
+        memory_fraction: float = 0.5,
+        block_size: int = 16,
+    ) -> None:
+        """Allocates the cache.
+
+        Args:
+          model: the decoder.
+          tokenizer: its tokenizer.
+          max_context: tokens that a branch can hold.
+          num_slots: branches that can be held at once.
+          num_blocks: blocks of the pool; None takes what `memory_fraction` of the device's free
+            memory holds, and no more than all slots at full length could use.
+          memory_fraction: see num_blocks.
+          block_size: tokens a block.
+
+        Raises:
+          ValueError: a capacity is out of its range.
+        """
+        self.model = model
+        self.tokenizer = tokenizer
+        if num_blocks is None:
+            per_block = kv.block_bytes(block_size=block_size, dtype=model.dtype, **model.kv_shape)
+            fitting = kv.blocks_for_fraction(memory_fraction, per_block, jax.devices()[0])
+            num_blocks = min(fitting, num_slots * -(-max_context // block_size))
+        self.config = CacheConfig(num_blocks, num_slots, max_context, block_size)
+        self.state = jax.jit(engine.init, static_argnames="config")(model, config=self.config)
+        self._open = jax.jit(engine.open_branches, donate_argnums=0)
+        self._prefill = jax.jit(engine.prefill, donate_argnums=1)
+        self._fork = jax.jit(engine.fork, donate_argnums=0)
+        self._free = jax.jit(engine.free, donate_argnums=0)
+        self._generate = jax.jit(engine.generate, static_argnames="config", donate_argnums=1)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        dtype: DTypeLike | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **capacities: int | float | None,
+    ) -> Engine:
+        """Loads a checkpoint (see `models.load`) and allocates the cache (see `Engine`)."""
+        return cls(*load(model, dtype, progress), **capacities)  # type: ignore[arg-type]
+
+    def prompt(self, text: str | Sequence[int], seed: int = 0) -> int:
+        """Opens a branch and runs a prompt through the model; the branch's id.
+
+        Args:
+          text: a text, framed as the tokenizer's template says, or token ids as they are.
+          seed: makes the branch's random key.
+
+        Raises:
+          PromptError: the prompt is empty, too long or not of this vocabulary; nothing changed.
+          CapacityError: no slot or not enough blocks; the branch is not kept.
+        """
+        tokens = (
+            self.tokenizer.encode(text, add_special_tokens=True)
+            if isinstance(text, str)
+            else list(text)
+        )
+        check_prompt(tokens, self.model.vocab_size, self.config.max_context)
+        padded = np.zeros((1, engine.length_bucket(len(tokens))), np.int32)
+        padded[0, : len(tokens)] = tokens
+        self.state, ids = self._open(self.state, jax.random.key(seed)[None])
+        self.state, stepped = self._prefill(
+            self.model, self.state, ids, padded, jnp.array([len(tokens)])
+        )
+        branch = int(ids[0])
+        self._settle([branch], bool(stepped.ok[0]))
+        return branch
+
+    def fork(self, branch: int, n: int = 1) -> list[int]:
+        """Makes n children of a branch; their ids.
+
+        Raises:
+          BranchError: the branch is not held.
+          CapacityError: not enough slots; no child is kept.
+        """
+        self._check_held([branch])
+        if n < 1:
+            raise ValueError(f"n is {n}; it must be at least 1")
+        self.state, ids = self._fork(self.state, jnp.full(n, branch))
+        children = np.asarray(ids).tolist()
+        self._settle(children, all(child >= 0 for child in children))
+        return children
+
+    def free(self, branches: Sequence[int]) -> None:
+        """Gives branches back; BranchError if one is not held or named twice."""
+        self._check_held(branches)
+        self.state = self._free(self.state, jnp.array(branches, jnp.int32))
+
+    def generate(
+        self,
+        branches: Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling = PLAIN,
+        stop_strings: Sequence[str] = (),
+        stop_tokens: Sequence[int] | None = None,
+    ) -> list[Completion]:
+        """Grows branches together.
+
+        Args:
+          branches: ids, each once.
+          max_new_tokens: most tokens a branch gets.
+          sampling: how to choose tokens.
+          stop_strings: texts that end a branch; the completion's text ends before them.
+          stop_tokens: ids that end a branch; None takes the tokenizer's end-of-text tokens.
+
+        Raises:
+          ValueError: a bad argument; nothing changed.
+          CapacityError: a branch ran out of blocks or context. The branches hold what fitted.
+        """
+        completions = []
+        for last in self.stream(
+            branches, max_new_tokens, sampling, stop_strings, stop_tokens, chunk=max_new_tokens
+        ):
+            completions = last
+        return completions
+
+    def stream(
+        self,
+        branches: Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling = PLAIN,
+        stop_strings: Sequence[str] = (),
+        stop_tokens: Sequence[int] | None = None,
+        chunk: int = STREAM_CHUNK,
+    ) -> Iterator[list[Completion]]:
+        """`generate`, yielding what each branch has so far after every `chunk` tokens."""
+        self._check_held(branches)
+        check_sampling(sampling)
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        rules = self._stop_rules(stop_strings, stop_tokens)
+        return self._stream(list(branches), max_new_tokens, sampling, rules, stop_strings, chunk)
+
+    def stats(self) -> dict[str, float]:
+        """Usage of the cache and the ledger, as Python numbers."""
+        usage = kv.stats(self.state.cache)
+        named = {name: getattr(usage, name).item() for name in usage.__dataclass_fields__}
+        return {**named, **self.state.cache.ledger.totals()}
+
+    def _stream(
+        self,
+        branches: list[int],
+        max_new_tokens: int,
+        sampling: Sampling,
+        rules: StopRules,
+        stop_strings: Sequence[str],
+        chunk: int,
+    ) -> Iterator[list[Completion]]:
+        records = [_Record(branch, self.tokenizer, stop_strings) for branch in branches]
+        string_state = jnp.zeros(len(branches), jnp.int32)
+        done = 0
+        while done < max_new_tokens and any(record.running for record in records):
+            size = min(chunk, max_new_tokens - done)
+            ids = jnp.array([r.branch if r.running else -1 for r in records], jnp.int32)
+            self.state, out = self._generate(
+                self.model,
+                self.state,
+                ids,
+                config=GenerateConfig(size),
+                sampling=sampling,
+                stop=rules,
+                string_state=string_state,
+            )
+            string_state = out.string_state
+            done += size
+            # One transfer for the whole round.
+            host = jax.device_get(
+                (out.tokens, out.length, out.logprobs, out.raw_logprobs, out.finish)
+            )
+            for record, *row in zip(records, *host, strict=True):
+                record.take(*row, last=done == max_new_tokens)
+            if any(record.finish == "failed" for record in records):
+                error = kv.find_error(self.state.cache, branches)
+                assert error is not None
+                raise error
+            yield [record.completion() for record in records]
+
+    def _stop_rules(
+        self, stop_strings: Sequence[str], stop_tokens: Sequence[int] | None
+    ) -> StopRules:
+        tokens = self.tokenizer.eos_ids if stop_tokens is None else stop_tokens
+        for token in tokens:
+            if not 0 <= token < self.model.vocab_size:
+                raise ValueError(
+                    f"stop token {token} is outside the vocabulary [0, {self.model.vocab_size})"
+                )
+        if not stop_strings:
+            return StopRules.of(tokens)
+        padding = [None] * (self.model.vocab_size - self.tokenizer.vocab_size)
+        table = engine.compile_stop_strings(stop_strings, [*self.tokenizer.token_bytes, *padding])
+        return StopRules.of(tokens, table)
+
+    def _check_held(self, branches: Sequence[int]) -> None:
+        alive = np.asarray(self.state.cache.alive)
+        for branch in branches:
+            if not (0 <= branch < alive.size and alive[branch]):
+                raise kv.BranchError(f"branch {branch} is not held")
+        if len(set(branches)) != len(branches):
+            raise kv.BranchError(f"branches {list(branches)} name one branch twice")
+
+    def _settle(self, branches: Sequence[int], ok: bool) -> None:
+        """Raises what went wrong with new branches, after giving them back."""
+        if ok:
+            return
+        error = kv.find_error(self.state.cache, [branch for branch in branches if branch >= 0])
+        state = self._free(self.state, jnp.array(branches, jnp.int32))
+        self.state = state.replace(cache=state.cache.replace(misuse=jnp.int32(0)))
+        if error is not None:
+            raise error
+
+
+class _Record:
+    """What one branch of a stream has so far."""
+
+    def __init__(self, branch: int, tokenizer: Tokenizer, stop_strings: Sequence[str]) -> None:
+        self.branch = branch
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.raw_logprobs: list[float] = []
+        self.finish = "running"
+        self._text = ""
+        self._stream = TextStream(tokenizer, continuation=True)
+        self._stop_strings = stop_strings
+
+    @property
+    def running(self) -> bool:
+        return self.finish == "running"
+
+    def take(
+        self,
+        tokens: np.ndarray,
+        count: int,
+        logprobs: np.ndarray,
+        raw_logprobs: np.ndarray,
+        finish: int,
+        *,
+        last: bool,
+    ) -> None:
+        if not self.running:
+            return
+        new = tokens[:count].tolist()
+        self.tokens += new
+        self.logprobs += logprobs[:count].tolist()
+        self.raw_logprobs += raw_logprobs[:count].tolist()
+        self._text += self._stream.feed(new)
+        reason = FINISH_NAMES[finish]
+        if reason != "length" or last:
+            self.finish = reason
+            self._text += self._stream.finish()
+
+    def completion(self) -> Completion:
+        text = self._text
+        if self.finish == "stop_string":
+            text = text[: min(i for s in self._stop_strings if (i := text.find(s)) >= 0)]
+        return Completion(
+            self.branch, self.tokens, text, self.logprobs, self.raw_logprobs, self.finish
+        )

@@ -1,0 +1,43 @@
+"""Checks on what users give, before anything reaches the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dendrite_jax.engine import Sampling
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be run; nothing has changed."""
+
+
+def check_prompt(tokens: Sequence[int], vocab_size: int, max_context: int) -> None:
+    """Raises PromptError for an empty or too long prompt, or an id outside the vocabulary."""
+    if not tokens:
+        raise PromptError("prompt is empty; it must have at least one token")
+    if len(tokens) > max_context:
+        raise PromptError(f"prompt has {len(tokens)} tokens; max_context is {max_context}")
+    for place, token in enumerate(tokens):
+        if not 0 <= token < vocab_size:
+            raise PromptError(
+                f"prompt token {token} at place {place} is outside the vocabulary [0, {vocab_size})"
+            )
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises ValueError naming the first field out of its range; for concrete values."""
+    bounds: dict[str, tuple[str, Callable]] = {
+        "repetition_penalty": ("> 0", lambda x: x > 0),
+        "temperature": ("≥ 0", lambda x: x >= 0),
+        "top_k": ("≥ 1", lambda x: x >= 1),
+        "top_p": ("in (0, 1]", lambda x: (x > 0) & (x <= 1)),
+        "min_p": ("in [0, 1]", lambda x: (x >= 0) & (x <= 1)),
+    }
+    for field, (limit, allowed) in bounds.items():
+        value = getattr(sampling, field)
+        if value is not None and not np.all(allowed(np.asarray(value))):
+            raise ValueError(
+                f"sampling.{field} is {np.asarray(value).tolist()}; it must be {limit}"
+            )

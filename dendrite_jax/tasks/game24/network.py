@@ -1,0 +1,113 @@
+"""The training-time forward pass of the embedded model: whole rows at once, no cache.
+
+Parameters have the layout of the engine's decoder (plain dicts, matrices [out, in], q/k/v and
+gate/up joined along axis 0), so that a trained checkpoint is the same pytree that the engine runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from dendrite_jax.models.config import ModelConfig
+
+Params = dict[str, Any]
+Attention = Literal["xla", "cudnn"]
+
+
+def init_params(key: jax.Array, config: ModelConfig) -> Params:
+    """Random float32 parameters; matrices that write to the residual stream start smaller."""
+    hidden, head_dim = config.hidden_size, config.head_dim
+    query_rows = config.num_heads * head_dim
+    qkv_rows = query_rows + 2 * config.num_kv_heads * head_dim
+    embed_key, *layer_keys = jax.random.split(key, 1 + config.num_layers)
+    depth_scale = (2 * config.num_layers) ** -0.5
+
+    def matrix(key: jax.Array, rows: int, columns: int, scale: float = 1.0) -> jax.Array:
+        return jax.random.normal(key, (rows, columns)) * columns**-0.5 * scale
+
+    def layer(key: jax.Array) -> Params:
+        keys = jax.random.split(key, 4)
+        return {
+            "input_norm": jnp.ones(hidden),
+            "qkv": matrix(keys[0], qkv_rows, hidden),
+            "o": matrix(keys[1], hidden, query_rows, depth_scale),
+            "post_norm": jnp.ones(hidden),
+            "gate_up": matrix(keys[2], 2 * config.intermediate_size, hidden),
+            "down": matrix(keys[3], hidden, config.intermediate_size, depth_scale),
+        }
+
+    return {
+        "embed": 0.02 * jax.random.normal(embed_key, (config.vocab_size, hidden)),
+        "final_norm": jnp.ones(hidden),
+        "layers": tuple(layer(layer_key) for layer_key in layer_keys),
+    }
+
+
+def forward(
+    params: Params, tokens: jax.Array, config: ModelConfig, attention: Attention = "xla"
+) -> jax.Array:
+    """Causal logits of whole rows, in the dtype of the parameters.
+
+    Args:
+      params: as `init_params` makes them, in any float dtype.
+      tokens: i32[rows, length].
+      config: the shape of the model; embeddings are tied.
+      attention: implementation for `jax.nn.dot_product_attention`, "xla" or "cudnn".
+
+    Returns:
+      [rows, length, vocab].
+    """
+    # The gradient of a gather scatters every token into 512 rows, which a GPU does one by one; a
+    # product with one-hot rows does not.
+    x = jax.nn.one_hot(tokens, config.vocab_size, dtype=params["embed"].dtype) @ params["embed"]
+    cos, sin = _rotations(tokens.shape[1], config)
+    for layer in params["layers"]:
+        normed = _rms_norm(x, layer["input_norm"], config.rms_norm_eps)
+        x = x + _attend(layer, normed, cos, sin, config, attention)
+        normed = _rms_norm(x, layer["post_norm"], config.rms_norm_eps)
+        gate, up = jnp.split(normed @ layer["gate_up"].T, 2, axis=-1)
+        x = x + (jax.nn.silu(gate) * up) @ layer["down"].T
+    return _rms_norm(x, params["final_norm"], config.rms_norm_eps) @ params["embed"].T
+
+
+def _attend(
+    layer: Params,
+    x: jax.Array,
+    cos: jax.Array,
+    sin: jax.Array,
+    config: ModelConfig,
+    attention: Attention,
+) -> jax.Array:
+    rows, length, _ = x.shape
+    heads, kv_heads = config.num_heads, config.num_kv_heads
+    qkv = (x @ layer["qkv"].T).reshape(rows, length, heads + 2 * kv_heads, config.head_dim)
+    query, key, value = jnp.split(qkv, (heads, heads + kv_heads), axis=2)
+    query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+    mixed = jax.nn.dot_product_attention(
+        query, key, value, is_causal=True, implementation=attention
+    )
+    return mixed.reshape(rows, length, -1) @ layer["o"].T
+
+
+def _rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
+    """RMSNorm with float32 statistics, in the dtype of x."""
+    wide = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return (wide * scale).astype(x.dtype) * weight
+
+
+def _rotations(length: int, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines f32[length, 1, head_dim / 2] of the rotary embedding."""
+    exponent = jnp.arange(0, config.head_dim, 2) / config.head_dim
+    angle = jnp.arange(length)[:, None] * config.rope_theta**-exponent
+    return jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
+
+
+def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotates the halves of each head (Hugging Face's order), in the dtype of x."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+    return rotated.astype(x.dtype)

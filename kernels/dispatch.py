@@ -1,0 +1,34 @@
+"""Which implementation of a kernel runs: the platform's, or the one that the caller names."""
+
+from __future__ import annotations
+
+import jax
+
+IMPLEMENTATIONS = ("triton", "xla")
+_BY_PLATFORM = {"gpu": "triton", "cpu": "xla"}
+
+
+def choose_implementation(requested: str | None) -> str:
+    """Resolves an `implementation` argument.
+
+    Args:
+      requested: "triton", "xla", or None for what the default backend runs (GPU: Triton, CPU: XLA).
+
+    Returns:
+      One of `IMPLEMENTATIONS`.
+
+    Raises:
+      ValueError: for an unknown name.
+      NotImplementedError: for None on a platform that no implementation was written for.
+    """
+    if requested is None:
+        platform = jax.default_backend()
+        if platform not in _BY_PLATFORM:
+            raise NotImplementedError(
+                f"no kernels for platform {platform!r}: they exist for {sorted(_BY_PLATFORM)}; "
+                "name implementation='xla' to run the plain-XLA twin"
+            )
+        return _BY_PLATFORM[platform]
+    if requested not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation {requested!r} is not one of {IMPLEMENTATIONS}")
+    return requested

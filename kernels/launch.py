@@ -1,0 +1,64 @@
+"""Launching Triton kernels from jitted functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import Array
+
+
+def launch(
+    *operands: Array | int | None,
+    kernel: Any,
+    grid: tuple[int, ...],
+    out_type: Any,
+    num_warps: int,
+    num_stages: int = 3,
+    aliases: dict[int, int] | None = None,
+    **constants: Any,
+) -> Any:
+    """Calls a Triton kernel on a CUDA device, as part of the surrounding jit.
+
+    Args:
+      operands: the kernel's leading parameters in order: arrays, integers, or None for an absent
+        array. Pointers to the outputs follow them in the kernel's signature.
+      kernel: a `triton.jit` function.
+      grid: programs along up to three axes.
+      out_type: a `jax.ShapeDtypeStruct` or a tuple of them.
+      num_warps, num_stages: Triton's launch width and software-pipelining depth.
+      aliases: operand index → output index, for operands that the kernel updates in place. An
+        aliased output has no pointer of its own.
+      constants: the kernel's `constexpr` parameters.
+
+    Returns:
+      The outputs, shaped as `out_type`.
+
+    Raises:
+      NotImplementedError: where jax-triton is missing or older than 0.4, whose calls XLA can not
+        capture in command buffers.
+    """
+    try:
+        import jax_triton
+    except ImportError as error:
+        raise NotImplementedError(
+            "implementation 'triton' needs a CUDA device and jax-triton >= 0.4 (Python >= 3.12)"
+        ) from error
+    version = tuple(int(part) for part in jax_triton.__version__.split(".")[:2])
+    if version < (0, 4):
+        raise NotImplementedError(f"jax-triton {jax_triton.__version__} is older than 0.4")
+    return jax_triton.triton_call(
+        *operands,
+        kernel=kernel,
+        grid=grid,
+        out_type=out_type,
+        num_warps=num_warps,
+        num_stages=num_stages,
+        input_output_aliases=aliases,
+        **constants,
+    )
+
+
+def array_type(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    """The abstract array of a kernel's output."""
+    return jax.ShapeDtypeStruct(shape, dtype)

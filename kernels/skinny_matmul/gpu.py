@@ -1,0 +1,113 @@
+"""The Triton skinny product as a JAX function."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.skinny_matmul import triton as kernels
+from dendrite_jax.kernels.skinny_matmul.shapes import (
+    MAX_ROWS,
+    RowBlocks,
+    TileBlocks,
+    row_blocks,
+    tile_blocks,
+)
+
+
+def skinny_matmul(
+    x: Array,
+    weight: Array,
+    *,
+    norm: Array | None,
+    eps: float,
+    bias: Array | None,
+    swiglu: bool,
+    residual: Array | None,
+    out_dtype: jnp.dtype,
+    blocks: RowBlocks | TileBlocks | None = None,
+) -> Array:
+    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides the tiles."""
+    rows, depth = x.shape
+    outputs = weight.shape[0] // (2 if swiglu else 1)
+    if rows > MAX_ROWS:
+        raise NotImplementedError(f"x has {rows} rows; the kernel takes at most {MAX_ROWS}")
+    if weight.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
+        raise NotImplementedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
+    if rows == 1 and not isinstance(blocks, TileBlocks):
+        blocks = blocks or row_blocks(outputs, depth, swiglu)
+        return launch(
+            x,
+            weight,
+            norm,
+            bias,
+            residual,
+            kernel=kernels.row_kernel,
+            grid=(-(-outputs // blocks.rows),),
+            out_type=array_type((1, outputs), out_dtype),
+            num_warps=blocks.warps,
+            eps=eps,
+            N=outputs,
+            K=depth,
+            SWIGLU=swiglu,
+            ROWS=blocks.rows,
+            CHUNK=blocks.chunk,
+            UNROLL=blocks.unroll,
+        )
+    if norm is not None:
+        wide = x.astype(jnp.float32)
+        wide *= jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+        x = (wide * norm.astype(jnp.float32)).astype(x.dtype)
+    blocks = blocks or tile_blocks(rows, outputs, depth, swiglu)
+    return _tiled(x, weight, bias, residual, swiglu, out_dtype, blocks)
+
+
+def _tiled(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    residual: Array | None,
+    swiglu: bool,
+    out_dtype: jnp.dtype,
+    blocks: TileBlocks,
+) -> Array:
+    """The tensor-core product of normalised rows; a split product is summed by XLA."""
+    rows, depth = x.shape
+    outputs = weight.shape[0] // (2 if swiglu else 1)
+    if depth % (blocks.splits * blocks.columns):
+        raise NotImplementedError(
+            f"depth {depth} is not a multiple of splits {blocks.splits} x columns {blocks.columns}"
+        )
+    split = blocks.splits > 1
+    tile = max(16, 1 << (rows - 1).bit_length())
+    y = launch(
+        x.astype(weight.dtype),
+        weight,
+        None if split else bias,
+        None if split else residual,
+        kernel=kernels.tile_kernel,
+        grid=(-(-outputs // blocks.rows), 1, blocks.splits),
+        out_type=array_type(
+            (blocks.splits, rows, outputs), jnp.float32 if split else out_dtype
+        ),
+        num_warps=blocks.warps,
+        num_stages=blocks.stages,
+        M=rows,
+        N=outputs,
+        K=depth,
+        SWIGLU=swiglu,
+        SPLITS=blocks.splits,
+        BLOCK_M=tile,
+        BLOCK_N=blocks.rows,
+        BLOCK_K=blocks.columns,
+    )
+    if not split:
+        return y[0]
+    y = jnp.sum(y, axis=0)
+    if bias is not None:
+        y += bias.astype(jnp.float32)
+    if residual is not None:
+        y += residual.astype(jnp.float32)
+    return y.astype(out_dtype)

@@ -1,0 +1,52 @@
+"""Tile sizes of the skinny product, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_ROWS = 256
+"""Most rows of x; beyond, a product is compute-bound and XLA's own is the one to use."""
+
+
+@dataclass(frozen=True)
+class RowBlocks:
+    """How `row_kernel` cuts a product with one row."""
+
+    rows: int = 4
+    """Weight rows a program sums."""
+    chunk: int = 1024
+    """Columns read at a time."""
+    unroll: int = 4
+    """Chunks whose loads may be in flight together."""
+    warps: int = 4
+
+
+@dataclass(frozen=True)
+class TileBlocks:
+    """How `tile_kernel` cuts a product with several rows."""
+
+    rows: int = 64
+    """Weight rows of a tile; wgmma wants multiples of 64."""
+    columns: int = 128
+    """Depth of one tile step."""
+    splits: int = 1
+    """Shares of the depth that are summed by separate programs."""
+    warps: int = 4
+    stages: int = 4
+
+
+def row_blocks(outputs: int, depth: int, swiglu: bool) -> RowBlocks:
+    """Tile sizes for a product of one row with [outputs, depth]."""
+    return RowBlocks(rows=2 if swiglu else 4, chunk=1024 if depth >= 1024 else 256)
+
+
+def tile_blocks(rows: int, outputs: int, depth: int, swiglu: bool) -> TileBlocks:
+    """Tile sizes for a product of several rows with [outputs, depth]."""
+    tiles = -(-outputs // 64)
+    splits = 1
+    while not swiglu and tiles * splits < 256 and depth % (splits * 2 * 128) == 0:
+        splits *= 2
+    columns = 128
+    while depth % (splits * columns):
+        columns //= 2
+    return TileBlocks(columns=columns, splits=splits)

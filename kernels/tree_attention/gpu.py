@@ -1,0 +1,112 @@
+"""The Triton tree attention as a JAX function."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.tree_attention import triton as kernels
+from dendrite_jax.kernels.tree_attention.plan import Plan, tile_counts
+from dendrite_jax.kernels.tree_attention.shapes import BLOCK_SIZE, TreeTiles, tree_tiles
+
+HEAD_DIMS = (64, 96, 128, 256)
+DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
+
+
+def tiles_for(num_heads: int, k_pool: Array) -> TreeTiles:
+    """Tile sizes for a pool, after refusing what the kernels lack.
+
+    Raises:
+      NotImplementedError: names the dimension that the kernels were not written for.
+    """
+    _, _, num_kv_heads, block_size, head_dim = k_pool.shape
+    if block_size != BLOCK_SIZE:
+        raise NotImplementedError(f"block size {block_size}: the kernel reads {BLOCK_SIZE}")
+    if head_dim not in HEAD_DIMS:
+        raise NotImplementedError(f"head_dim {head_dim}: the kernel takes one of {HEAD_DIMS}")
+    if k_pool.dtype not in DTYPES:
+        raise NotImplementedError(f"pool dtype {k_pool.dtype}: the kernel takes bf16, fp16, fp32")
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{num_heads} heads are not a multiple of {num_kv_heads} kv heads")
+    return tree_tiles(num_heads // num_kv_heads, head_dim, k_pool.dtype.itemsize)
+
+
+def tree_attention(
+    q: Array,
+    k_pool: Array,
+    v_pool: Array,
+    layer: int,
+    length: Array,
+    plan: Plan,
+    *,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Array, Array]:
+    """`dendrite_jax.kernels.tree_attention.tree_attention` on Triton, with its plan made."""
+    lanes, num_heads, head_dim = q.shape
+    _, num_blocks, num_kv_heads, _, _ = k_pool.shape
+    tiles = plan.tiles
+    workers = plan.work_tile.shape[0]
+    wide_tiles, narrow_tiles = tile_counts(lanes, plan.group, tiles)
+    wide_lanes, narrow_lanes = tiles.lanes(plan.group)
+    rows = num_kv_heads * (
+        (workers + wide_tiles) * tiles.wide_rows + (workers + narrow_tiles) * tiles.narrow_rows
+    )
+    cut = {
+        "KV_HEADS": num_kv_heads,
+        "G": plan.group,
+        "D": head_dim,
+        "DIM": 1 << (head_dim - 1).bit_length(),
+        "WORKERS": workers,
+        "WIDE_TILES": wide_tiles,
+        "WIDE_LANES": wide_lanes,
+        "WIDE_ROWS": tiles.wide_rows,
+        "NARROW_LANES": narrow_lanes,
+        "NARROW_ROWS": tiles.narrow_rows,
+    }
+    partial_out, partial_lse = launch(
+        q.astype(k_pool.dtype),
+        k_pool,
+        v_pool,
+        plan.order,
+        length,
+        plan.entry_block,
+        plan.entry_info,
+        plan.work_start,
+        plan.work_tile,
+        plan.tile_start,
+        layer * num_blocks,
+        kernel=kernels.partial_kernel,
+        grid=(workers * num_kv_heads,),
+        out_type=(
+            array_type((rows, head_dim), jnp.float32),
+            array_type((rows,), jnp.float32),
+        ),
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+        scale=scale,
+        softcap=softcap or 0.0,
+        window=plan.window or 0,
+        LANES=lanes,
+        PRECISION="ieee",
+        WIDE_KEYS=tiles.wide_keys,
+        NARROW_KEYS=tiles.narrow_keys,
+        **cut,
+    )
+    return launch(
+        partial_out,
+        partial_lse,
+        plan.order,
+        plan.tile_worker,
+        plan.tile_pieces,
+        kernel=kernels.merge_kernel,
+        grid=(lanes, num_heads),
+        out_type=(
+            array_type(q.shape, q.dtype),
+            array_type((lanes, num_heads), jnp.float32),
+        ),
+        num_warps=tiles.merge_warps,
+        PIECES=tiles.merge_pieces,
+        **cut,
+    )

@@ -1,0 +1,49 @@
+"""Tile sizes of tree attention, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BLOCK_SIZE = 16
+"""Tokens in a block of the pool that the Triton kernels read."""
+
+
+@dataclass(frozen=True)
+class TreeTiles:
+    """How tree attention cuts lanes, keys and work; static in a plan and in its kernels."""
+
+    wide_rows: int = 64
+    """Rows (lanes times query heads of a kv head) of a wide tile."""
+    wide_keys: int = 64
+    """Keys of one iteration of a wide tile."""
+    narrow_rows: int = 16
+    narrow_keys: int = 64
+    wide_cost: int = 1
+    """Cost of a block in a wide tile, against `narrow_cost`, when work is shared out."""
+    narrow_cost: int = 1
+    least_work: int = 4
+    """Blocks that are worth a program of their own."""
+    programs: int = 264
+    """Programs of a launch: multiprocessors times how many of them one holds."""
+    warps: int = 4
+    stages: int = 3
+    merge_pieces: int = 8
+    """Partials that the merge reads at a time."""
+    merge_warps: int = 2
+
+    def lanes(self, group: int) -> tuple[int, int]:
+        """Lanes of a wide and of a narrow tile, for `group` query heads a kv head."""
+        narrow = self.narrow_rows // group
+        return self.wide_rows // group // narrow * narrow, narrow
+
+
+def tree_tiles(group: int, head_dim: int, itemsize: int) -> TreeTiles:
+    """Tile sizes for a shape."""
+    narrow_rows = max(16, 1 << (group - 1).bit_length())
+    keys = 64 if head_dim * itemsize <= 256 else 32
+    return TreeTiles(
+        narrow_rows=narrow_rows,
+        wide_rows=max(64, 4 * narrow_rows),
+        wide_keys=keys,
+        narrow_keys=64 if head_dim * itemsize <= 512 else 32,
+    )

@@ -1,0 +1,396 @@
+"""Triton kernels of tree attention: partial attention by tile, then a merge by log-sum-exp.
+
+The plan (see plan.py) sorts lanes depth-first and cuts them into wide tiles and, inside those, into
+narrow tiles. A tile owns a list of entries, one per physical block: the block, its column in the
+table, and which lanes of the tile read it. A program takes one kv head and an equal share of all
+entries, walks through the tiles that its share touches, and writes one normalised partial output
+with its log-sum-exp per tile. `merge_kernel` combines the partials of each lane.
+
+Narrow tiles have few rows, and reading keys and values is their whole cost. There the product is
+transposed, keys times queries, so that the keys fill the 64 rows that wgmma wants.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+LOWEST = tl.constexpr(-1.0e30)
+"""Stands for minus infinity, but differences of it are not NaN."""
+
+
+@triton.jit
+def _scaled(scores, scale: tl.constexpr, softcap: tl.constexpr):
+    """Scores in base-2 exponents: scaled, then soft-capped if `softcap` is not 0."""
+    if softcap > 0:
+        squashed = 1.0 - 2.0 / (1.0 + tl.exp2(scores * (2.0 * LOG2E * scale / softcap)))
+        scores = squashed * (softcap * LOG2E)
+    else:
+        scores = scores * (scale * LOG2E)
+    return scores
+
+
+@triton.jit
+def _visible(info, offset, lane, length, window: tl.constexpr):
+    """Whether a row's lane reads a key: info and offset are keys', lane and length rows'."""
+    first = (info >> 8) & 0xFF
+    end = info & 0xFF
+    position = (info >> 16) * 16 + offset
+    seen = (lane >= first) & (lane < end) & (position < length)
+    if window > 0:
+        seen = seen & (position >= length - window)
+    return seen
+
+
+@triton.jit
+def _row_tile(order, lengths, tile_lane, rows, LANES, G: tl.constexpr, TILE_LANES: tl.constexpr):
+    """Lane within the tile, whether it exists, its number in the batch, and its length."""
+    inner = rows // G
+    lane = tile_lane + inner
+    real = (inner < TILE_LANES) & (lane < LANES)
+    source = tl.load(order + lane, mask=real, other=0)
+    length = tl.load(lengths + source, mask=real, other=0)
+    return inner, real, source, length
+
+
+@triton.jit
+def _listed(entry_block, entry_info, entry, stop, KEYS: tl.constexpr):
+    """Blocks and infos of the next KEYS keys, one value a key; zeros past the end of the list.
+
+    Tiles carry them from one iteration to the next, so that the address of a key never waits for
+    a load of the same iteration, which would drain the pipeline of loads.
+    """
+    item = entry + tl.arange(0, KEYS) // 16
+    listed = item < stop
+    block = tl.load(entry_block + item, mask=listed, other=0)
+    info = tl.load(entry_info + item, mask=listed, other=0)
+    return block, info
+
+
+@triton.jit
+def _wide_tile(
+    q,
+    k_pool,
+    v_pool,
+    order,
+    lengths,
+    entry_block,
+    entry_info,
+    entry,
+    stop,
+    tile,
+    slot,
+    head,
+    layer_block,
+    partial_out,
+    partial_lse,
+    scale: tl.constexpr,
+    softcap: tl.constexpr,
+    window: tl.constexpr,
+    LANES: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    DIM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILE_LANES: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    """Attention of a wide tile's rows over its entries [entry, stop)."""
+    rows = tl.arange(0, ROWS)
+    d = tl.arange(0, DIM)
+    inner, real, source, length = _row_tile(
+        order, lengths, tile * TILE_LANES, rows, LANES, G, TILE_LANES
+    )
+    row_mask = real[:, None] & (d < D)[None, :]
+    q_at = ((source * KV_HEADS + head) * G + rows % G)[:, None] * D + d[None, :]
+    queries = tl.load(q + q_at, mask=row_mask, other=0.0)
+    peak = tl.full([ROWS], LOWEST, tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, DIM], tl.float32)
+    keys = tl.arange(0, KEYS)
+    offset = keys % 16
+    block, info = _listed(entry_block, entry_info, entry, stop, KEYS)
+    for at in range(entry, stop, KEYS // 16):
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
+        kv_at = key_row[:, None] * D + d[None, :]
+        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
+        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
+        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
+        scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
+        seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
+        scores = tl.where(seen, _scaled(scores, scale, softcap), LOWEST)
+        higher = tl.maximum(peak, tl.max(scores, 1))
+        shrink = tl.exp2(peak - higher)
+        weights = tl.where(seen, tl.exp2(scores - higher[:, None]), 0.0)
+        total = total * shrink + tl.sum(weights, 1)
+        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
+        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
+        peak = higher
+        block = next_block
+        info = next_info
+    filled = tl.where(total > 0, total, 1.0)
+    out_at = (slot + rows)[:, None] * D + d[None, :]
+    tl.store(partial_out + out_at, acc / filled[:, None], mask=row_mask)
+    lse = tl.where(total > 0, peak + tl.log2(filled), LOWEST)
+    tl.store(partial_lse + slot + rows, lse, mask=real)
+
+
+@triton.jit
+def _narrow_tile(
+    q,
+    k_pool,
+    v_pool,
+    order,
+    lengths,
+    entry_block,
+    entry_info,
+    entry,
+    stop,
+    tile,
+    slot,
+    head,
+    layer_block,
+    partial_out,
+    partial_lse,
+    scale: tl.constexpr,
+    softcap: tl.constexpr,
+    window: tl.constexpr,
+    LANES: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    DIM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILE_LANES: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    """`_wide_tile` with keys as rows and queries as columns."""
+    rows = tl.arange(0, ROWS)
+    d = tl.arange(0, DIM)
+    inner, real, source, length = _row_tile(
+        order, lengths, tile * TILE_LANES, rows, LANES, G, TILE_LANES
+    )
+    row_mask = real[None, :] & (d < D)[:, None]
+    q_at = ((source * KV_HEADS + head) * G + rows % G)[None, :] * D + d[:, None]
+    queries = tl.load(q + q_at, mask=row_mask, other=0.0)
+    peak = tl.full([ROWS], LOWEST, tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([DIM, ROWS], tl.float32)
+    keys = tl.arange(0, KEYS)
+    offset = keys % 16
+    block, info = _listed(entry_block, entry_info, entry, stop, KEYS)
+    for at in range(entry, stop, KEYS // 16):
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
+        kv_at = key_row[:, None] * D + d[None, :]
+        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
+        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
+        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
+        scores = tl.dot(k, queries, input_precision=PRECISION)
+        seen = _visible(info[:, None], offset[:, None], inner[None, :], length[None, :], window)
+        scores = tl.where(seen, _scaled(scores, scale, softcap), LOWEST)
+        higher = tl.maximum(peak, tl.max(scores, 0))
+        shrink = tl.exp2(peak - higher)
+        weights = tl.where(seen, tl.exp2(scores - higher[None, :]), 0.0)
+        total = total * shrink + tl.sum(weights, 0)
+        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
+        acc = tl.dot(
+            tl.trans(v), weights.to(v.dtype), acc * shrink[None, :], input_precision=PRECISION
+        )
+        peak = higher
+        block = next_block
+        info = next_info
+    filled = tl.where(total > 0, total, 1.0)
+    out_at = (slot + rows)[None, :] * D + d[:, None]
+    tl.store(partial_out + out_at, acc / filled[None, :], mask=row_mask)
+    lse = tl.where(total > 0, peak + tl.log2(filled), LOWEST)
+    tl.store(partial_lse + slot + rows, lse, mask=real)
+
+
+@triton.jit
+def partial_kernel(
+    q,
+    k_pool,
+    v_pool,
+    order,
+    lengths,
+    entry_block,
+    entry_info,
+    work_start,
+    work_tile,
+    tile_start,
+    layer_block,
+    partial_out,
+    partial_lse,
+    scale: tl.constexpr,
+    softcap: tl.constexpr,
+    window: tl.constexpr,
+    LANES: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    DIM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WORKERS: tl.constexpr,
+    WIDE_TILES: tl.constexpr,
+    WIDE_LANES: tl.constexpr,
+    WIDE_ROWS: tl.constexpr,
+    WIDE_KEYS: tl.constexpr,
+    NARROW_LANES: tl.constexpr,
+    NARROW_ROWS: tl.constexpr,
+    NARROW_KEYS: tl.constexpr,
+):
+    """Attention of the tiles that one program's share of entries touches.
+
+    Partials lie tile by tile: the wide ones at slot `worker + tile`, which no two pairs share since
+    both only grow along the entries, then the narrow ones likewise.
+    """
+    head = tl.program_id(0) % KV_HEADS
+    worker = tl.program_id(0) // KV_HEADS
+    entry = tl.load(work_start + worker)
+    last = tl.load(work_start + worker + 1)
+    tile = tl.load(work_tile + worker)
+    narrow_base: tl.constexpr = (WORKERS + WIDE_TILES) * KV_HEADS * WIDE_ROWS
+    while entry < last:
+        stop = tl.minimum(tl.load(tile_start + tile + 1), last)
+        if stop > entry:
+            slot = (worker + tile) * KV_HEADS + head
+            if WIDE_TILES > 0 and tile < WIDE_TILES:
+                _wide_tile(
+                    q,
+                    k_pool,
+                    v_pool,
+                    order,
+                    lengths,
+                    entry_block,
+                    entry_info,
+                    entry,
+                    stop,
+                    tile,
+                    slot * WIDE_ROWS,
+                    head,
+                    layer_block,
+                    partial_out,
+                    partial_lse,
+                    scale,
+                    softcap,
+                    window,
+                    LANES,
+                    KV_HEADS,
+                    G,
+                    D,
+                    DIM,
+                    PRECISION,
+                    WIDE_LANES,
+                    WIDE_ROWS,
+                    WIDE_KEYS,
+                )
+            else:
+                narrow = tile - WIDE_TILES
+                slot -= WIDE_TILES * KV_HEADS
+                _narrow_tile(
+                    q,
+                    k_pool,
+                    v_pool,
+                    order,
+                    lengths,
+                    entry_block,
+                    entry_info,
+                    entry,
+                    stop,
+                    narrow,
+                    narrow_base + slot * NARROW_ROWS,
+                    head,
+                    layer_block,
+                    partial_out,
+                    partial_lse,
+                    scale,
+                    softcap,
+                    window,
+                    LANES,
+                    KV_HEADS,
+                    G,
+                    D,
+                    DIM,
+                    PRECISION,
+                    NARROW_LANES,
+                    NARROW_ROWS,
+                    NARROW_KEYS,
+                )
+        entry = stop
+        tile += 1
+
+
+@triton.jit
+def merge_kernel(
+    partial_out,
+    partial_lse,
+    order,
+    tile_worker,
+    tile_pieces,
+    out,
+    lse,
+    KV_HEADS: tl.constexpr,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    DIM: tl.constexpr,
+    WORKERS: tl.constexpr,
+    WIDE_TILES: tl.constexpr,
+    WIDE_LANES: tl.constexpr,
+    WIDE_ROWS: tl.constexpr,
+    NARROW_LANES: tl.constexpr,
+    NARROW_ROWS: tl.constexpr,
+    PIECES: tl.constexpr,
+):
+    """Combines the partials of one lane and query head."""
+    lane = tl.program_id(0)
+    head = tl.program_id(1) // G
+    member = tl.program_id(1) % G
+    narrow_tile = lane // NARROW_LANES
+    worker = tl.load(tile_worker + WIDE_TILES + narrow_tile)
+    narrow_pieces = tl.load(tile_pieces + WIDE_TILES + narrow_tile)
+    narrow_row = lane % NARROW_LANES * G + member
+    narrow_at = ((worker + narrow_tile) * KV_HEADS + head) * NARROW_ROWS + narrow_row
+    narrow_at += (WORKERS + WIDE_TILES) * KV_HEADS * WIDE_ROWS
+    wide_pieces = 0
+    wide_at = 0
+    if WIDE_TILES > 0:
+        wide_tile = lane // WIDE_LANES
+        worker = tl.load(tile_worker + wide_tile)
+        wide_pieces = tl.load(tile_pieces + wide_tile)
+        wide_row = lane % WIDE_LANES * G + member
+        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS + wide_row
+    d = tl.arange(0, DIM)
+    numbers = tl.arange(0, PIECES)
+    pieces = wide_pieces + narrow_pieces
+    peak = LOWEST
+    total = 0.0
+    acc = tl.zeros([DIM], tl.float32)
+    for start in range(0, pieces, PIECES):
+        piece = start + numbers
+        listed = piece < pieces
+        row = tl.where(
+            piece < wide_pieces,
+            wide_at + piece * (KV_HEADS * WIDE_ROWS),
+            narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
+        )
+        weight = tl.load(partial_lse + row, mask=listed, other=LOWEST)
+        values = tl.load(
+            partial_out + row[:, None] * D + d[None, :],
+            mask=listed[:, None] & (d < D)[None, :],
+            other=0.0,
+        )
+        higher = tl.maximum(peak, tl.max(weight, 0))
+        shrink = tl.exp2(peak - higher)
+        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher), 0.0)
+        total = total * shrink + tl.sum(weight, 0)
+        acc = acc * shrink + tl.sum(weight[:, None] * values, 0)
+        peak = higher
+    target = tl.load(order + lane) * (KV_HEADS * G) + tl.program_id(1)
+    filled = tl.where(total > 0, total, 1.0)
+    tl.store(out + target * D + d, (acc / filled).to(out.dtype.element_ty), mask=d < D)
+    tl.store(lse + target, tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf")))

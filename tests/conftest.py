@@ -1,0 +1,26 @@
+"""Settings that all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# Examples are derived from the test, so that every run checks the same ones; the first example
+# of a test pays for compilation, so that there is no deadline. To search further:
+# pytest --hypothesis-profile=explore
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("repeatable")
+
+# These files import torch, transformers or triton at their top, which only `make test-oracle` has.
+collect_ignore_glob = [] if os.environ.get("DENDRITE_ORACLE") == "1" else ["*_oracle.py"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of the files named above, before marks select what runs."""
+    for item in items:
+        if item.path.stem.endswith("_oracle"):
+            item.add_marker("oracle")
