@@ -91,9 +91,9 @@ def load_or_build_trie(
         return build_trie(token_bytes)
     path = cache_dir / f"{vocabulary_digest(token_bytes)}-v{_CACHE_VERSION}.npz"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return VocabularyTrie(*(arrays[name] for name in _FIELDS))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile):
         trie = build_trie(token_bytes)
     try:
         _write_atomically(path, trie)

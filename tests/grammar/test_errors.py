@@ -149,7 +149,9 @@ def test_budgets_are_named(compiler: GrammarCompiler) -> None:
     with pytest.raises(TooManyStatesError, match="max_states"):
         compiler.compile(Grammar.from_regex("(a|b)*a(a|b){12}"), max_states=1000)
     with pytest.raises(TooManyStatesError, match="max_bytes"):
-        compiler.compile(Grammar.from_regex("[a-z]{40}x"), max_bytes=1000)
+        compiler.compile(Grammar.from_regex("[a-z]{40}x"), max_bytes=100)
+    with pytest.raises(TooManyStatesError, match="token masks are over 1100 bytes"):
+        compiler.compile(Grammar.from_regex("a1b2c3d4e5f6g7h8i9j0"), max_bytes=1100)
     with pytest.raises(GrammarError, match="max_recursion_depth is -1"):
         compiler.compile(Grammar.from_json_schema(True), max_recursion_depth=-1)
 
