@@ -32,8 +32,7 @@ _SMALLEST_BUCKET = 16
 _WORD_BITS = 32
 
 
-@struct.dataclass
-class CompiledGrammar:
+class CompiledGrammar(struct.PyTreeNode):
     """Token automata as a pytree of arrays; a branch's state is one i32 that indexes its rows.
 
     Grammars that were stacked share the arrays: a state belongs to one grammar, so the state alone
@@ -99,13 +98,13 @@ def pack(table: TokenTable, eos_ids: Sequence[int], max_bytes: int) -> CompiledG
     )
     mask_bytes = (len(first) + _SHARED_MASKS) * -(-vocab_size // _WORD_BITS) * 4
     if mask_bytes > max_bytes:
-        raise TooManyStatesError(
-            f"{len(first)} token masks are over {max_bytes} bytes (max_bytes)"
-        )
+        raise TooManyStatesError(f"{len(first)} token masks are over {max_bytes} bytes (max_bytes)")
     eos_only = np.zeros(classes + _SHARED_CLASSES, bool)
     eos_only[EOS_CLASS] = True
     sets = np.vstack([eos_only, np.ones_like(eos_only), allowed[first]])
-    mask_id = np.concatenate([[EOS_MASK, EOS_MASK, FREE_MASK], own_mask.reshape(-1) + _SHARED_MASKS])
+    mask_id = np.concatenate(
+        [[EOS_MASK, EOS_MASK, FREE_MASK], own_mask.reshape(-1) + _SHARED_MASKS]
+    )
     arrays = {
         "next_state": next_state,
         "token_class": token_class[None],

@@ -125,8 +125,11 @@ def byte_automaton(
         )
     if max_recursion_depth is not None and max_recursion_depth < 0:
         raise GrammarError(f"max_recursion_depth is {max_recursion_depth}; it must be at least 0")
-    if grammar.kind is GrammarKind.REGEX:
-        return regex_dfa(parse_regex(grammar.source), max_states)
-    if grammar.kind is GrammarKind.CHOICE:
-        return texts_dfa([text.encode() for text in json.loads(grammar.source)], max_states)
-    return schema_dfa(json.loads(grammar.source), max_recursion_depth, max_states)
+    try:
+        if grammar.kind is GrammarKind.REGEX:
+            return regex_dfa(parse_regex(grammar.source), max_states)
+        if grammar.kind is GrammarKind.CHOICE:
+            return texts_dfa([text.encode() for text in json.loads(grammar.source)], max_states)
+        return schema_dfa(json.loads(grammar.source), max_recursion_depth, max_states)
+    except RecursionError as exc:
+        raise GrammarError(f"the {grammar.kind.value} is nested too deeply") from exc

@@ -32,6 +32,14 @@ class Grammar:
     kind: GrammarKind
     source: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str):
+            raise GrammarError(f"a {self.kind.value} must be a string, not {self.source!r}")
+        try:
+            self.source.encode()
+        except UnicodeEncodeError as exc:
+            raise GrammarError("a surrogate without its pair", f"offset {exc.start}") from exc
+
     @classmethod
     def from_json_schema(cls, schema: Mapping[str, Any] | bool | str) -> Grammar:
         """Texts that are JSON and valid under `schema` (an object, a boolean, or JSON text).
@@ -45,9 +53,10 @@ class Grammar:
         """
         try:
             value = json.loads(schema) if isinstance(schema, str) else schema
-            return cls(GrammarKind.JSON_SCHEMA, json.dumps(value, ensure_ascii=False))
-        except (TypeError, ValueError) as exc:
+            source = json.dumps(value, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError) as exc:
             raise GrammarError(f"the schema is not JSON: {exc}") from exc
+        return cls(GrammarKind.JSON_SCHEMA, source)
 
     @classmethod
     def from_regex(cls, pattern: str) -> Grammar:

@@ -20,8 +20,7 @@ NODE, TOKEN, NEXT = 0, 1, 2
 NO_EDGE = -1
 
 
-@struct.dataclass
-class LazyTable:
+class LazyTable(struct.PyTreeNode):
     """Known nodes and edges as a pytree; a branch's state is the i32 number of a node.
 
     The numbers DEAD_STATE, DONE_STATE and FREE_STATE mean what they mean in `CompiledGrammar`.

@@ -30,9 +30,7 @@ class Predecessors:
         return np.unique(self._sources[np.repeat(starts, counts) + offsets]).astype(np.int64)
 
 
-def co_reachable(
-    predecessors: Predecessors, accept: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def co_reachable(predecessors: Predecessors, accept: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """bool[states]: the states from which an accepting one can be reached."""
     live = accept.copy()
     frontier = np.flatnonzero(accept)

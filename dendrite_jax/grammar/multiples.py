@@ -50,7 +50,9 @@ def _step(state: _State, char: str, coefficient: int, scale: int) -> _State | No
     if kind == "fraction":
         if char == _POINT or left == 0:
             return None
-        return _fraction((value + int(char) * 10 ** (left - 1)) % coefficient, left - 1, coefficient)
+        return _fraction(
+            (value + int(char) * 10 ** (left - 1)) % coefficient, left - 1, coefficient
+        )
     if char == _POINT:
         return _fraction(value, scale, coefficient) if scale else None
     return ("whole", (value * 10 + int(char) * 10**scale) % coefficient, 0)

@@ -166,7 +166,7 @@ class _SubsetConstruction:
         self._number(self._core(before_first))
         ending = self._states_that_may_end()
         accept = [not ending.isdisjoint(before_first) or self._accepts_empty()]
-        table = []
+        table: list[list[int]] = []
         while len(table) < len(self.subsets):
             table.append(self._targets(self.subsets[len(table)]))
         accept += [not ending.isdisjoint(subset) for subset in self.subsets[1:]]

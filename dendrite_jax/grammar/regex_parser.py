@@ -163,7 +163,9 @@ class _Parser:
             dot_all = True
         elif self.peek("?") and not self.take("?:"):
             flags = self.pattern[self.position + 1 : self.position + 2]
-            raise self.error(f"inline flag {flags!r} is not supported here (only (?s:...) is)", start)
+            raise self.error(
+                f"inline flag {flags!r} is not supported here (only (?s:...) is)", start
+            )
         body = self.alternation(dot_all)
         if not self.take(")"):
             raise self.error("missing ')'", start)

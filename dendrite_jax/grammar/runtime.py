@@ -38,15 +38,13 @@ def initial_state(grammar: AnyGrammar, grammar_index: jax.Array | int = 0) -> ja
 
 
 def allowed_tokens(grammar: AnyGrammar, state: jax.Array) -> jax.Array:
-    """bool[..., vocabulary]: the tokens that may come next; end of sequence only, where finished."""
+    """bool[..., vocabulary]: what may come next; end of sequence only, where finished or dead."""
     words = grammar.token_bitmask[grammar.mask_id[state]]
     bits = (words[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & jnp.uint32(1)
     return bits.reshape(*words.shape[:-1], -1)[..., : grammar.vocab_size] != 0
 
 
-def apply_token_bitmask(
-    logits: jax.Array, grammar: AnyGrammar, state: jax.Array
-) -> jax.Array:
+def apply_token_bitmask(logits: jax.Array, grammar: AnyGrammar, state: jax.Array) -> jax.Array:
     """The logits with −inf for tokens that the grammar does not allow.
 
     Args:

@@ -56,9 +56,7 @@ def build_token_table(
     node_function[0] = functions.identity
     for start, stop in zip(trie.level_start[1:-1], trie.level_start[2:], strict=True):
         level = slice(start, stop)
-        node_function[level] = functions.extend(
-            node_function[trie.parent[level]], trie.byte[level]
-        )
+        node_function[level] = functions.extend(node_function[trie.parent[level]], trie.byte[level])
     token_function = np.where(
         trie.token_node == NO_NODE, functions.dead, node_function[trie.token_node]
     )
@@ -125,7 +123,7 @@ class _TransitionFunctions:
 
 
 def _spells_every_edge(dfa: Dfa, trie: VocabularyTrie) -> bool:
-    """Whether each byte that the automaton reads is a token, so that tokens go wherever bytes do."""
+    """Whether each byte that the automaton reads is a token: then tokens go wherever bytes do."""
     first_level = slice(trie.level_start[1], trie.level_start[2])
     single = np.zeros(BYTES, bool)
     nodes = trie.token_node[trie.token_node >= first_level.start]

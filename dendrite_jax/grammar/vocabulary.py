@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -95,10 +96,9 @@ def load_or_build_trie(
             return VocabularyTrie(*(arrays[name] for name in _FIELDS))
     except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile):
         trie = build_trie(token_bytes)
-    try:
+    # A read-only home directory costs time, not correctness.
+    with contextlib.suppress(OSError):
         _write_atomically(path, trie)
-    except OSError:
-        pass  # a read-only home directory costs time, not correctness
     return trie
 
 

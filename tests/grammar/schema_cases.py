@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-CLOSED = {"additionalProperties": False}
-# Escapes of this kind are where llguidance spells additional names differently (see the README).
+# With these escapes llguidance spells names that are not listed otherwise: test_differences.py.
 NO_UNICODE_ESCAPES = {"x-guidance": {"json_allowed_escapes": 'nrbtf\\"'}}
 
 
@@ -35,7 +34,12 @@ SCHEMAS: dict[str, Any] = {
     "integer exclusive fraction": {"type": "integer", "exclusiveMinimum": 0.5, "maximum": 9.5},
     "draft 4 exclusive": {"type": "integer", "minimum": 3, "exclusiveMinimum": True},
     "integer multiple": {"type": "integer", "multipleOf": 7},
-    "integer range and multiple": {"type": "integer", "multipleOf": 5, "minimum": -3, "maximum": 99},
+    "integer range and multiple": {
+        "type": "integer",
+        "multipleOf": 5,
+        "minimum": -3,
+        "maximum": 99,
+    },
     "number range": {"type": "number", "minimum": 0, "maximum": 100},
     "number fraction range": {"type": "number", "minimum": 0.25, "maximum": 3.75},
     "number within one": {"type": "number", "minimum": 1.05, "maximum": 1.875},
@@ -65,7 +69,7 @@ SCHEMAS: dict[str, Any] = {
     "pattern search": {"type": "string", "pattern": "ab"},
     "pattern start": {"type": "string", "pattern": "^x"},
     "pattern alternatives": {"type": "string", "pattern": "^a|b$"},
-    "pattern escapes": {"type": "string", "pattern": "^[\\\\\"\\n\\t/]+$"},
+    "pattern escapes": {"type": "string", "pattern": '^[\\\\"\\n\\t/]+$'},
     "pattern with length": {"type": "string", "pattern": "^(ab)*$", "minLength": 3, "maxLength": 8},
     "date": {"type": "string", "format": "date"},
     "time": {"type": "string", "format": "time"},
@@ -152,7 +156,9 @@ SCHEMAS: dict[str, Any] = {
     "nested arrays": {"type": "array", "items": {"type": "array", "items": INT, "maxItems": 2}},
     # Combinations.
     "anyOf": {"anyOf": [INT, STR, {"type": "array", "items": INT}]},
-    "anyOf objects": {"anyOf": [closed({"kind": {"const": "a"}}), closed({"kind": INT, "x": BOOL})]},
+    "anyOf objects": {
+        "anyOf": [closed({"kind": {"const": "a"}}), closed({"kind": INT, "x": BOOL})]
+    },
     "anyOf with siblings": {
         "type": "object",
         "properties": {"a": INT},
@@ -208,7 +214,13 @@ SCHEMAS: dict[str, Any] = {
     },
     "escapes": STR | NO_UNICODE_ESCAPES,
     "lenient": {"type": "string", "format": "odd", "x-guidance": {"lenient": True}},
-    "annotations": {"title": "t", "description": "d", "default": 3, "examples": [1], "type": "null"},
+    "annotations": {
+        "title": "t",
+        "description": "d",
+        "default": 3,
+        "examples": [1],
+        "type": "null",
+    },
     # Something like real use.
     "person": closed(
         {

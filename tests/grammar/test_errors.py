@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from grammar.vocabularies import FakeTokenizer
 
 from dendrite_jax.grammar.compiler import GrammarCompiler, byte_automaton
 from dendrite_jax.grammar.errors import GrammarError, TooManyStatesError, UnboundedRecursionError
 from dendrite_jax.grammar.grammar import Grammar
-from grammar.vocabularies import FakeTokenizer
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,29 @@ def test_choices_must_be_there_and_be_strings() -> None:
 def test_a_schema_must_be_json() -> None:
     with pytest.raises(GrammarError, match="not JSON"):
         Grammar.from_json_schema("{")
+
+
+def test_sources_are_text() -> None:
+    with pytest.raises(GrammarError, match="regex must be a string"):
+        Grammar.from_regex(3)  # type: ignore[arg-type]
+    with pytest.raises(GrammarError, match="offset 1: a surrogate"):
+        Grammar.from_regex("a\ud800")
+    with pytest.raises(GrammarError, match="surrogate"):
+        Grammar.from_json_schema('{"const": "\\ud800"}')
+
+
+def test_endless_nesting_is_refused() -> None:
+    with pytest.raises(GrammarError, match="nested too deeply"):
+        byte_automaton(Grammar.from_regex("(" * 5000 + ")" * 5000))
+    schema: Any = {"type": "null"}
+    for _ in range(400):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(GrammarError, match="nested too deeply"):
+        byte_automaton(Grammar.from_json_schema(schema))
+    for _ in range(100_000):
+        schema = [schema]
+    with pytest.raises(GrammarError, match=r"not JSON.*recursion"):
+        Grammar.from_json_schema(schema)
 
 
 def test_budgets_are_named(compiler: GrammarCompiler) -> None:

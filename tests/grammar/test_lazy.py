@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from grammar.oracle import mask_of, matcher
+from grammar.vocabularies import byte_level
 from llguidance import LLMatcher
 
 from dendrite_jax import grammar as gr
 from dendrite_jax.grammar.lazy_table import PROBES, edge_hash
-from grammar.oracle import mask_of, matcher
-from grammar.vocabularies import byte_level
 
 TOKENS = byte_level().token_bytes
 END = byte_level().eos_ids[0]
@@ -115,7 +115,11 @@ def _oracle(roots: list[LLMatcher], logits: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def lazy(compiler: gr.GrammarCompiler) -> gr.LazyGrammar:
     """Arithmetic, trees and a regex side by side; tests may add nodes."""
-    grammars = [lark(ARITHMETIC), gr.Grammar.from_json_schema(TREE), gr.Grammar.from_regex("[ab]+c")]
+    grammars = [
+        lark(ARITHMETIC),
+        gr.Grammar.from_json_schema(TREE),
+        gr.Grammar.from_regex("[ab]+c"),
+    ]
     return gr.LazyGrammar(compiler, grammars, max_nodes=4096, max_masks=256)
 
 
@@ -151,9 +155,7 @@ def test_known_states_agree_with_a_table(compiler: gr.GrammarCompiler) -> None:
         ours, theirs = gr.initial_state(lazy.table), gr.initial_state(table)
         while not bool(gr.is_terminated(theirs)):
             allowed = np.asarray(gr.allowed_tokens(table, theirs))
-            np.testing.assert_array_equal(
-                allowed, np.asarray(gr.allowed_tokens(lazy.table, ours))
-            )
+            np.testing.assert_array_equal(allowed, np.asarray(gr.allowed_tokens(lazy.table, ours)))
             token = jnp.int32(rng.choice(np.flatnonzero(allowed)))
             after, miss = gr.try_accept_token(lazy.table, ours, token)
             if miss:
@@ -237,9 +239,7 @@ def test_user_settings_are_kept(compiler: gr.GrammarCompiler) -> None:
         (gr.Grammar.from_json_schema({"not": {}}), "keyword 'not'"),
         (gr.Grammar.from_json_schema({"$ref": "#"}), "allows no value"),
         (
-            gr.Grammar.from_json_schema(
-                {"type": "array", "items": {"$ref": "#"}, "minItems": 1}
-            ),
+            gr.Grammar.from_json_schema({"type": "array", "items": {"$ref": "#"}, "minItems": 1}),
             "allows no value",
         ),
     ],

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grammar.oracle import mismatches, schema_matcher
 
 from dendrite_jax.grammar.compiler import GrammarCompiler, byte_automaton
 from dendrite_jax.grammar.dfa import Dfa
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
 from dendrite_jax.grammar.grammar import Grammar
-from grammar.oracle import mismatches, schema_matcher
 
 
 def _node(children: Any) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def _node(children: Any) -> dict[str, Any]:
 
 
 TREE = {"$defs": {"node": _node({"$ref": "#/$defs/node"})}, "$ref": "#/$defs/node"}
-LIST = {
+LIST: Any = {
     "anyOf": [
         {"type": "null"},
         {"type": "array", "prefixItems": [{"type": "boolean"}, {"$ref": "#"}], "items": False,
@@ -96,5 +96,5 @@ def test_any_value_nests_as_deep_as_the_bound() -> None:
     ],
 )
 def test_endless_required_recursion_has_no_text(schema: Any) -> None:
-    with pytest.raises(GrammarError, match="allows no value.*occurs inside itself"):
+    with pytest.raises(GrammarError, match=r"allows no value.*occurs inside itself"):
         _compile(schema, 3)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pytest
-
-from dendrite_jax.grammar.compiler import GrammarCompiler
-from dendrite_jax.grammar.grammar import Grammar
 from grammar.oracle import mismatches, regex_matcher
 from grammar.regex_cases import REGEXES
 
+from dendrite_jax.grammar.compiler import GrammarCompiler
+from dendrite_jax.grammar.grammar import Grammar
+
 
 @pytest.mark.parametrize("pattern", REGEXES)
-def test_every_state_allows_what_llguidance_allows(
-    compiler: GrammarCompiler, pattern: str
-) -> None:
+def test_every_state_allows_what_llguidance_allows(compiler: GrammarCompiler, pattern: str) -> None:
     grammar = compiler.compile(Grammar.from_regex(pattern))
     assert mismatches(grammar, regex_matcher(pattern)) == []

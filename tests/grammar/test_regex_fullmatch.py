@@ -13,9 +13,13 @@ from dendrite_jax.grammar.compiler import byte_automaton
 from dendrite_jax.grammar.grammar import Grammar
 
 ALPHABET = "ab\né"
-TEXTS = ["".join(text) for length in range(6) for text in itertools.product(ALPHABET, repeat=length)]
+TEXTS = [
+    "".join(text) for length in range(6) for text in itertools.product(ALPHABET, repeat=length)
+]
 
-ATOMS = st.sampled_from(["a", "b", "é", ".", "[ab]", "[^a]", "\\n", "[^\\n]", "()", "[a-é]", "\\w", "\\s"])
+ATOMS = st.sampled_from(
+    ["a", "b", "é", ".", "[ab]", "[^a]", "\\n", "[^\\n]", "()", "[a-é]", "\\w", "\\s"]
+)
 
 
 def _repeated(body: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -27,7 +31,9 @@ PATTERNS = st.recursive(
     ATOMS,
     lambda inner: st.one_of(
         st.builds("".join, st.lists(inner, max_size=3)),
-        st.builds(lambda options: f"({'|'.join(options)})", st.lists(inner, min_size=1, max_size=3)),
+        st.builds(
+            lambda options: f"({'|'.join(options)})", st.lists(inner, min_size=1, max_size=3)
+        ),
         _repeated(inner),
         st.builds(lambda body: f"(?s:{body})", inner),
     ),

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from grammar.vocabularies import byte_level
 
 from dendrite_jax import grammar as gr
 from dendrite_jax.grammar.compiled import bucket
-from grammar.vocabularies import byte_level
 
 TOKENS = byte_level().token_bytes
 END = byte_level().eos_ids[0]
@@ -33,7 +33,9 @@ def stacked(compiled: list[gr.CompiledGrammar]) -> gr.CompiledGrammar:
 def _viable(pattern: str, text: bytes) -> bool:
     """Whether a text of the pattern begins so; the examples hold every beginning up to 5 bytes."""
     examples = {
-        PATTERNS[0]: [a + b + c for a in ("ab", "abc") for b in ("", "ab", "abc") for c in ("", "ab")],
+        PATTERNS[0]: [
+            a + b + c for a in ("ab", "abc") for b in ("", "ab", "abc") for c in ("", "ab")
+        ],
         PATTERNS[1]: ["abb", "abc", "acb", "acc"],
         PATTERNS[2]: ['"name": true', '"name": false'],
         PATTERNS[3]: [str(i) for i in range(1000)] + ["00", "01", "000", "012"],
@@ -46,7 +48,7 @@ def test_the_first_mask_holds_the_tokens_that_begin_a_text(
     compiled: list[gr.CompiledGrammar], index: int
 ) -> None:
     allowed = np.asarray(gr.allowed_tokens(compiled[index], gr.initial_state(compiled[index])))
-    expected = [bool(data) and _viable(PATTERNS[index], data) for data in TOKENS]
+    expected = [data is not None and _viable(PATTERNS[index], data) for data in TOKENS]
     assert allowed.tolist() == expected
 
 

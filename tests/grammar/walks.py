@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from grammar.oracle import unpacked
 from numpy.typing import NDArray
 
 from dendrite_jax.grammar.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
-from grammar.oracle import unpacked
 
 
 def random_generations(
@@ -55,7 +55,9 @@ def _closing_tokens(
     distance[DONE_STATE] = 0
     while True:
         nearest = distance[next_state].min(axis=1)
-        shorter = np.minimum(distance, np.where(nearest < np.iinfo(np.int32).max, nearest + 1, nearest))
+        shorter = np.minimum(
+            distance, np.where(nearest < np.iinfo(np.int32).max, nearest + 1, nearest)
+        )
         if (shorter == distance).all():
             return example[distance[next_state].argmin(axis=1)]
         distance = shorter

@@ -41,6 +41,4 @@ def schema_dfa(
         end = emitter.emit(parsed.root, emitter.root)
     except Unsatisfiable as exc:
         raise GrammarError(f"the schema allows no value: {exc}") from exc
-    except RecursionError as exc:
-        raise GrammarError("the schema is nested too deeply") from exc
     return minimise(emitter.nfa.determinise(emitter.root, end))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 
 from dendrite_jax.grammar.dfa import Dfa
 from dendrite_jax.grammar.dfa_algebra import (
     difference,
-    intersection,
     json_quoted,
     regex_dfa,
     texts_dfa,
 )
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
-from dendrite_jax.grammar.json_schema import numerals
 from dendrite_jax.grammar.json_schema.intersect import item_schema, property_schema
 from dendrite_jax.grammar.json_schema.nodes import (
     AnyOf,
@@ -33,12 +31,11 @@ from dendrite_jax.grammar.json_schema.nodes import (
     Schema,
     String,
 )
+from dendrite_jax.grammar.json_schema.number_automata import number_dfa
 from dendrite_jax.grammar.json_schema.options import SchemaOptions
 from dendrite_jax.grammar.json_schema.parse import ParsedSchema
 from dendrite_jax.grammar.json_schema.strings import any_text_dfa, pattern_dfa, string_dfa
-from dendrite_jax.grammar.multiples import multiples_dfa
 from dendrite_jax.grammar.nfa import Nfa
-from dendrite_jax.grammar.regex_ast import literal, optional
 from dendrite_jax.grammar.regex_parser import parse_regex
 
 # What "any value" is called where recursion is counted.
@@ -113,10 +110,10 @@ class SchemaEmitter:
         return self._string(schema, source)
 
     def _writer(self, schema: Schema) -> _Writer:
-        return lambda source: self.emit(schema, source)
+        return functools.partial(self.emit, schema)
 
     def _text_writer(self, text: str) -> _Writer:
-        return lambda source: self._text(text, source)
+        return functools.partial(self._text, text)
 
     @contextlib.contextmanager
     def _nested(self, name: str) -> Iterator[None]:
@@ -277,8 +274,7 @@ class SchemaEmitter:
         if most == 1 and least == 0:
             choices.append(required)
         return self._any_of(
-            [lambda start, choice=choice: self._members(choice, start) for choice in choices],
-            source,
+            [functools.partial(self._members, choice) for choice in choices], source
         )
 
     def _members(self, members: list[tuple[_Writer, bool]], source: int) -> int:
@@ -355,45 +351,6 @@ class SchemaEmitter:
             return self.emit(value, self._token(self._colon, self._token(key, source)))
 
         return write
-
-
-def number_dfa(schema: Number) -> Dfa:
-    """The numerals of a number schema."""
-    (low, low_excluded), (high, high_excluded) = schema.lower(), schema.upper()
-    if schema.integer:
-        node = numerals.integers(
-            _integer_bound(low, low_excluded, 1), _integer_bound(high, high_excluded, -1)
-        )
-    else:
-        node = numerals.numbers(low, high, low_excluded, high_excluded)
-    dfa = regex_dfa(node)
-    if schema.multiple_of is not None:
-        multiples = multiples_dfa(*_coefficient_and_scale(schema.multiple_of))
-        sign = regex_dfa(optional(literal("-")))
-        dfa = intersection(dfa, _joined(sign, multiples))
-    return dfa
-
-
-def _integer_bound(bound: float | None, excluded: bool, direction: int) -> int | None:
-    """The innermost integer of a bound; `direction` points into the interval."""
-    if bound is None:
-        return None
-    nearest = -int(-bound // 1) if direction > 0 else int(bound // 1)
-    return nearest + direction if excluded and nearest == bound else nearest
-
-
-def _coefficient_and_scale(value: Fraction) -> tuple[int, int]:
-    """(c, s) with value = c · 10^-s and s as small as possible."""
-    scale = 0
-    while (value * 10**scale).denominator != 1:
-        scale += 1
-    return int(value * 10**scale), scale
-
-
-def _joined(first: Dfa, second: Dfa) -> Dfa:
-    nfa = Nfa()
-    start = nfa.state()
-    return nfa.determinise(start, nfa.append_dfa(second, nfa.append_dfa(first, start)))
 
 
 def _lexeme(pattern: str) -> Dfa:

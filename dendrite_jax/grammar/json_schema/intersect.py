@@ -112,8 +112,7 @@ def _intersect_numbers(left: Number, right: Number) -> Number:
 
 def _intersect_objects(left: Object, right: Object, meet: Callable[..., Schema]) -> Schema:
     properties = {
-        name: meet(schema, property_schema(right, name))
-        for name, schema in left.properties.items()
+        name: meet(schema, property_schema(right, name)) for name, schema in left.properties.items()
     }
     for name, schema in right.properties.items():
         if name not in properties:

@@ -127,15 +127,5 @@ class Ref:
 
 
 Schema = (
-    AnyValue
-    | Nothing
-    | Null
-    | Boolean
-    | Number
-    | String
-    | Array
-    | Object
-    | AnyOf
-    | OneOf
-    | Ref
+    AnyValue | Nothing | Null | Boolean | Number | String | Array | Object | AnyOf | OneOf | Ref
 )

@@ -114,8 +114,10 @@ def numbers(low: float | None, high: float | None, low_excluded: bool, high_excl
     options = []
     if low is None or low < 0:
         # The magnitudes of the negative numbers; zero is not among them.
-        above = high is None or high >= 0
-        inner, inner_excluded = (0.0, True) if above else (-high, high_excluded)
+        if high is None or high >= 0:
+            inner, inner_excluded = 0.0, True
+        else:
+            inner, inner_excluded = -high, high_excluded
         outer = None if low is None else -low
         options.append(concat(_MINUS, _magnitudes(inner, outer, inner_excluded, low_excluded)))
     if high is None or high > 0:
@@ -144,9 +146,7 @@ def _magnitudes(low: float, high: float | None, low_excluded: bool, high_exclude
         return concat(literal(str(whole)), optional(suffix) if may_be_whole else suffix)
     options = []
     if fraction or low_excluded:
-        options.append(
-            concat(literal(str(whole)), _POINT, _fractions_from(fraction, low_excluded))
-        )
+        options.append(concat(literal(str(whole)), _POINT, _fractions_from(fraction, low_excluded)))
         whole += 1
     if whole < last_whole:
         options.append(concat(_naturals(whole, last_whole - 1), _ANY_FRACTION))

@@ -31,21 +31,67 @@ from dendrite_jax.grammar.json_schema.options import SchemaOptions
 from dendrite_jax.grammar.json_schema.type_keywords import TYPES, TypeReader
 
 _APPLICATORS = ("const", "enum", "allOf", "anyOf", "oneOf", "$ref")
-_TYPE_KEYWORDS = (
-    "type items additionalItems prefixItems minItems maxItems properties additionalProperties "
-    "patternProperties required minProperties maxProperties minLength maxLength pattern format "
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf"
-).split()
-_ANNOTATIONS = (
-    "$anchor $defs definitions $schema $id id $comment title description default readOnly "
-    "writeOnly examples contentMediaType contentEncoding"
-).split()
+_TYPE_KEYWORDS = [
+    "type",
+    "items",
+    "additionalItems",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "properties",
+    "additionalProperties",
+    "patternProperties",
+    "required",
+    "minProperties",
+    "maxProperties",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+]
+_ANNOTATIONS = [
+    "$anchor",
+    "$defs",
+    "definitions",
+    "$schema",
+    "$id",
+    "id",
+    "$comment",
+    "title",
+    "description",
+    "default",
+    "readOnly",
+    "writeOnly",
+    "examples",
+    "contentMediaType",
+    "contentEncoding",
+]
 # Keywords that constrain values and are not implemented; all other unknown keys are ignored.
-_UNSUPPORTED = (
-    "not if then else contains minContains maxContains uniqueItems propertyNames dependencies "
-    "dependentRequired dependentSchemas unevaluatedItems unevaluatedProperties $dynamicRef "
-    "$dynamicAnchor $recursiveRef $recursiveAnchor"
-).split()
+_UNSUPPORTED = [
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "minContains",
+    "maxContains",
+    "uniqueItems",
+    "propertyNames",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$dynamicRef",
+    "$dynamicAnchor",
+    "$recursiveRef",
+    "$recursiveAnchor",
+]
 
 # Drafts in which "items" may be an array and "prefixItems" is unknown.
 _OLD_DRAFTS = ("draft-04", "draft-06", "draft-07", "draft/2019-09")
@@ -97,7 +143,9 @@ class _SchemaReader:
         except GrammarError as exc:
             if exc.place.startswith("#"):
                 raise
-            raise type(exc)(f"{exc.place}: {exc.reason}" if exc.place else exc.reason, place) from exc
+            raise type(exc)(
+                f"{exc.place}: {exc.reason}" if exc.place else exc.reason, place
+            ) from exc
 
     def _read_keywords(self, schema: Mapping[str, Any], place: str) -> Schema:
         result: Schema = AnyValue()

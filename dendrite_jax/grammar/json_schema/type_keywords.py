@@ -62,7 +62,9 @@ class TypeReader:
             return self._array(keywords, place)
         if name == "object":
             return self._object(keywords, place)
-        raise GrammarError(f"type {name!r} is unknown; known are {', '.join(TYPES)}, integer", place)
+        raise GrammarError(
+            f"type {name!r} is unknown; known are {', '.join(TYPES)}, integer", place
+        )
 
     def _number(self, integer: bool, keywords: Keywords, place: str) -> Schema:
         bounds = {
