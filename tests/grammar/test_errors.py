@@ -189,6 +189,10 @@ def test_a_language_that_tokens_do_not_spell_is_refused() -> None:
     assert compiler.compile(Grammar.from_regex("(a|bc)*")).vocab_size == 3
     with pytest.raises(GrammarError, match="no sequence of this vocabulary's tokens"):
         compiler.compile(Grammar.from_regex("ab"))
+    # The token that ends a text does not spell its bytes.
+    compiler = GrammarCompiler(FakeTokenizer([b"a", b"b"], (1,)), use_cache=False)
+    with pytest.raises(GrammarError, match="no sequence of this vocabulary's tokens"):
+        compiler.compile(Grammar.from_regex("ab"))
 
 
 def test_the_vocabulary_must_have_an_end() -> None:
