@@ -21,6 +21,7 @@ from dendrite_jax.grammar.compiled import DEAD_STATE, DONE_STATE, FREE_STATE, NO
 from dendrite_jax.grammar.compiler import GrammarCompiler, byte_automaton
 from dendrite_jax.grammar.errors import GrammarError, TooManyStatesError
 from dendrite_jax.grammar.grammar import Grammar, GrammarKind
+from dendrite_jax.grammar.lark_check import check_rules_can_end
 from dendrite_jax.grammar.lazy_table import NO_EDGE, NODE, PROBES, LazyTable, edge_hash
 
 _SHARED_NODES = (DEAD_STATE, DONE_STATE, FREE_STATE)
@@ -260,11 +261,13 @@ class LazyGrammar:
 
 
 def _check_productive(grammar: Grammar) -> None:
-    """Refuses schemas that are invalid, not supported, or require endless nesting.
+    """Refuses what is invalid, not supported, or requires endless nesting.
 
-    Where any text exists, one exists in which no definition occurs inside itself.
+    A schema that has any text has one in which no definition occurs inside itself.
     """
-    if grammar.kind is not GrammarKind.LARK:
+    if grammar.kind is GrammarKind.LARK:
+        check_rules_can_end(grammar.source)
+    else:
         # A language that is too large for a table is not empty.
         with contextlib.suppress(TooManyStatesError):
             byte_automaton(grammar, max_recursion_depth=0)
