@@ -75,6 +75,9 @@ class GrammarCompiler:
             raise ValueError(f"eos_ids {eos} are outside the vocabulary [0, {size})")
         self.eos_ids = tuple(eos)
         self.token_bytes = token_bytes + [None] * (size - len(token_bytes))
+        for token in eos:
+            # What ends a text does not spell a part of it.
+            self.token_bytes[token] = None
         directory = (cache_dir or default_cache_dir()) if use_cache else None
         self.trie = load_or_build_trie(self.token_bytes, directory)
 
@@ -109,7 +112,7 @@ class GrammarCompiler:
                 this vocabulary can spell.
         """
         dfa = byte_automaton(grammar, max_recursion_depth, max_states)
-        table = build_token_table(dfa, self.trie, self.eos_ids, max_bytes)
+        table = build_token_table(dfa, self.trie, max_bytes)
         return pack(table, self.eos_ids, max_bytes)
 
 

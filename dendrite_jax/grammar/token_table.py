@@ -8,7 +8,6 @@ its parent's followed by one byte's. A states × vocabulary table never exists.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,7 @@ class TokenTable:
 
     Attributes:
         next_state: i32[states, classes], DEAD where the token is not allowed.
-        token_class: i32[vocabulary]; end-of-sequence tokens and tokens without bytes have a class
-            that no state allows.
+        token_class: i32[vocabulary]; tokens without bytes have a class that no state allows.
         accept: bool[states], whether an end-of-sequence token is allowed.
     """
 
@@ -40,7 +38,6 @@ class TokenTable:
 def build_token_table(
     dfa: Dfa,
     trie: VocabularyTrie,
-    eos_ids: Sequence[int],
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> TokenTable:
     """Walks a minimal automaton over the vocabulary.
@@ -60,7 +57,6 @@ def build_token_table(
     token_function = np.where(
         trie.token_node == NO_NODE, functions.dead, node_function[trie.token_node]
     )
-    token_function[list(eos_ids)] = functions.dead
     used, token_class = np.unique(token_function, return_inverse=True)
     next_state = np.ascontiguousarray(functions.vectors[used].T).astype(np.int32)
     table = TokenTable(next_state, token_class.reshape(-1).astype(np.int32), dfa.accept)
