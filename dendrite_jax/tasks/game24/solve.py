@@ -196,8 +196,11 @@ class Game24Search:
         for _ in range(self.config.depth):
             loop = programs.grow(model, loop)
             kv.raise_errors(loop.state.cache)
-            found = jax.device_get((loop.tree, loop.nodes, loop.answers, loop.values))
-            snapshot = Snapshot(numbers, target, *found, loop.state.cache.ledger.totals())
+            tree, kept, answers, values = jax.device_get(
+                (loop.tree, loop.nodes, loop.answers, loop.values)
+            )
+            ledger = loop.state.cache.ledger.totals()
+            snapshot = Snapshot(numbers, target, tree, kept, answers, values, ledger)
             yield snapshot
             if (snapshot.kept == NO_NODE).all():
                 return

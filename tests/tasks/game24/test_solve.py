@@ -216,7 +216,9 @@ def test_another_target_is_asked_for_and_judged(search: Game24Search) -> None:
         ([(4, 5, 6, 10)], 0, "target: 0 is not between 1 and 100"),
     ],
 )
-def test_bad_puzzles_are_refused(search: Game24Search, puzzles, target: int, message: str) -> None:
+def test_bad_puzzles_are_refused(
+    search: Game24Search, puzzles: list[tuple[int, ...]], target: int, message: str
+) -> None:
     for solve in (search.levels, search.solve, search.solve_batch):
         with pytest.raises(PuzzleError, match=message):
             solve(puzzles, target)
