@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from grammar.vocabularies import byte_level
 
 from dendrite_jax.grammar.compiler import GrammarCompiler
+from grammar.vocabularies import byte_level
 
 
 @pytest.fixture(scope="session")

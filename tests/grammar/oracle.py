@@ -9,10 +9,10 @@ from typing import Any
 import llguidance
 import llguidance.numpy
 import numpy as np
-from grammar.vocabularies import byte_level, llguidance_tokenizer
 from numpy.typing import NDArray
 
 from dendrite_jax.grammar.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
+from grammar.vocabularies import byte_level, llguidance_tokenizer
 
 # Without it llguidance allows only one tokenisation of what is forced.
 _HEADER = '%llguidance {"no_forcing": true}\n'

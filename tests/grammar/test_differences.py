@@ -19,11 +19,11 @@ from typing import Any
 import jsonschema
 import llguidance
 import pytest
-from grammar.oracle import matcher, schema_matcher
-from grammar.vocabularies import byte_level
 
 from dendrite_jax.grammar.compiler import byte_automaton
 from dendrite_jax.grammar.grammar import Grammar
+from grammar.oracle import matcher, schema_matcher
+from grammar.vocabularies import byte_level
 
 LISTED = {"type": "object", "properties": {"a": {"type": "integer"}}}
 

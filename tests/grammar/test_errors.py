@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from grammar.vocabularies import FakeTokenizer
 
 from dendrite_jax.grammar.compiler import GrammarCompiler, byte_automaton
 from dendrite_jax.grammar.errors import GrammarError, TooManyStatesError, UnboundedRecursionError
 from dendrite_jax.grammar.grammar import Grammar
+from grammar.vocabularies import FakeTokenizer
 
 
 @pytest.mark.parametrize(

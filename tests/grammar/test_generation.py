@@ -8,13 +8,13 @@ from typing import Any
 
 import jsonschema
 import pytest
+
+from dendrite_jax.grammar.compiler import GrammarCompiler
+from dendrite_jax.grammar.grammar import Grammar
 from grammar.oracle import schema_matcher
 from grammar.schema_cases import SCHEMAS
 from grammar.vocabularies import byte_level
 from grammar.walks import random_generations
-
-from dendrite_jax.grammar.compiler import GrammarCompiler
-from dendrite_jax.grammar.grammar import Grammar
 
 GENERATIONS = 1000
 FREE_STEPS = 25

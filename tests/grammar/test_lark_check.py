@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from grammar.oracle import matcher
-from grammar.test_lazy import ARITHMETIC
 
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.lark_check import check_rules_can_end
+from grammar.oracle import matcher
+from grammar.test_lazy import ARITHMETIC
 
 
 @pytest.mark.parametrize(

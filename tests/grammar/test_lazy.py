@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grammar.oracle import mask_of, matcher
-from grammar.vocabularies import byte_level
 from llguidance import LLMatcher
 
 from dendrite_jax import grammar as gr
 from dendrite_jax.grammar.lazy_table import PROBES, edge_hash
+from grammar.oracle import mask_of, matcher
+from grammar.vocabularies import byte_level
 
 TOKENS = byte_level().token_bytes
 END = byte_level().eos_ids[0]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from grammar.oracle import mismatches, regex_matcher
-from grammar.regex_cases import REGEXES
 
 from dendrite_jax.grammar.compiler import GrammarCompiler
 from dendrite_jax.grammar.grammar import Grammar
+from grammar.oracle import mismatches, regex_matcher
+from grammar.regex_cases import REGEXES
 
 
 @pytest.mark.parametrize("pattern", REGEXES)

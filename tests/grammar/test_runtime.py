@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from grammar.vocabularies import byte_level
 
 from dendrite_jax import grammar as gr
 from dendrite_jax.grammar.compiled import bucket
+from grammar.vocabularies import byte_level
 
 TOKENS = byte_level().token_bytes
 END = byte_level().eos_ids[0]

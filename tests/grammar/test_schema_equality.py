@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from grammar.oracle import mismatches, schema_matcher
-from grammar.schema_cases import SCHEMAS
 
 from dendrite_jax.grammar.compiler import GrammarCompiler
 from dendrite_jax.grammar.grammar import Grammar
+from grammar.oracle import mismatches, schema_matcher
+from grammar.schema_cases import SCHEMAS
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

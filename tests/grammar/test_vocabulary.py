@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
-from grammar.vocabularies import byte_level
-from models import tiny_tokenizers
 
 from dendrite_jax import grammar as gr
 from dendrite_jax.grammar import vocabulary
 from dendrite_jax.grammar.vocabulary import NO_NODE, VocabularyTrie, build_trie, load_or_build_trie
 from dendrite_jax.models.tokenizer import Tokenizer
+from grammar.vocabularies import byte_level
+from models import tiny_tokenizers
 
 WORDS: list[bytes | None] = [b"a", b"ab", None, b"abc", b"b", b"", b"ab", b"bc\xff"]
 

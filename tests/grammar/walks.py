@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from grammar.oracle import unpacked
 from numpy.typing import NDArray
 
 from dendrite_jax.grammar.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
+from grammar.oracle import unpacked
 
 
 def random_generations(
