@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from models import hf_oracle
 from models.dense_decoder import dense_logits
 from models.engine_adapter import run_prefill_and_decode
