@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from jax.typing import ArrayLike
 
 from dendrite_jax import engine
 from dendrite_jax.cache import BranchError, CacheConfig, debug, raise_errors
@@ -35,10 +36,9 @@ PROMPTS = [
 ]
 
 
-def assert_dense(logits: np.ndarray, tokens: list[int]) -> None:
-    """Compares [length, vocab] or [vocab], of the last token, with the dense decoder."""
-    expected = dense_logits(MODEL.config, MODEL.params, np.array([tokens]))[0]
-    expected = expected if logits.ndim == 2 else expected[-1]
+def assert_dense(logits: ArrayLike, tokens: list[int]) -> None:
+    """Compares the logits [vocab] after some tokens with the dense decoder's."""
+    expected = dense_logits(MODEL.config, MODEL.params, np.array([tokens]))[0, -1]
     assert np.max(np.abs(logits - expected)) < DECODER_TOLERANCE * np.max(np.abs(expected))
 
 

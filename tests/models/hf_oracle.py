@@ -10,9 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils.logging import disable_progress_bar
 
-from models.parity_cases import STEPS, Golden
-from models.tiny_models import PROMPT_LENGTHS
-
 disable_progress_bar()
 # The models are too small for threads to help, and many would wait for each other.
 torch.set_num_threads(1)
