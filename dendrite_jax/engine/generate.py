@@ -117,7 +117,7 @@ def generate(
             ),
             logprobs=out.logprobs.at[:, loop.step].set(jnp.where(kept, chosen.logprob, 0.0)),
             finish=jnp.where(running, reason, out.finish),
-            string_state=jnp.where(running, string_state, out.string_state),
+            string_state=jnp.where(kept, string_state, out.string_state),
         )
         out = _record_top(out, logits, kept, loop.step, config)
         if out.hidden is not None:

@@ -97,7 +97,10 @@ def _keep_top(logits: Array, sampling: Sampling) -> Array:
     if sampling.top_p is not None:
         probability = jax.nn.softmax(ranked, axis=-1)
         before = jnp.cumsum(probability, axis=-1) - probability
-        ranked = jnp.where((before < _per_lane(sampling.top_p)) | (rank == 0), ranked, -jnp.inf)
+        top_p = _per_lane(sampling.top_p)
+        # Rounding can bring the sum to 1 before the last tokens, which a top_p of 1 keeps too.
+        inside = (before < top_p) | (top_p >= 1) | (rank == 0)
+        ranked = jnp.where(inside, ranked, -jnp.inf)
     lane = jnp.arange(logits.shape[0])[:, None]
     return jnp.zeros_like(logits).at[lane, order].set(ranked)
 

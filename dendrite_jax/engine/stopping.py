@@ -42,12 +42,15 @@ class StopStrings(struct.PyTreeNode):
 
 
 def advance_stop(rules: StopRules, string_state: Array, tokens: Array) -> tuple[Array, Array]:
-    """Feeds one token a lane: the string states i32[lanes], and why the lane ends (or RUNNING)."""
+    """Feeds one token a lane: the string states i32[lanes], and why the lane ends (or RUNNING).
+
+    A lane that goes on after a match starts afresh.
+    """
     hit = jnp.any(tokens[:, None] == rules.tokens, axis=1)
     reason = jnp.where(hit, STOP_TOKEN, RUNNING)
     if rules.strings is not None:
-        safe = jnp.minimum(string_state, rules.strings.matched - 1)
-        string_state = rules.strings.next_state[safe, tokens]
+        unmatched = jnp.where(string_state == rules.strings.matched, 0, string_state)
+        string_state = rules.strings.next_state[unmatched, tokens]
         matched = string_state == rules.strings.matched
         reason = jnp.where((reason == RUNNING) & matched, STOP_STRING, reason)
     return string_state, reason

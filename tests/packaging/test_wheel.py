@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from source_tree import FOLDERS, ROOT, modules
 
 DATA = ("*.csv", "*.json", "*.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -49,10 +50,11 @@ COMMIT = (vocab.SURE, vocab.NEWLINE)
 
 
 class _Programs(NamedTuple):
-    """The two compiled programs of a search by levels."""
+    """The compiled programs of a search by levels, and of one fork for `fork_microseconds`."""
 
     begin: jax.stages.Compiled
     grow: jax.stages.Compiled
+    fork: jax.stages.Compiled
 
 
 def load_solver(checkpoint: str | Path | None = None, dtype: DTypeLike | None = None) -> Pretrained:
@@ -137,17 +139,19 @@ class Game24Search:
     def compile(self, num_puzzles: int = 1) -> None:
         """Compiles what `levels` and `solve` run for so many puzzles at once, if not done before.
 
-        There are two programs, compiled at the same time: one for the prompts, one for any level.
+        The programs are compiled at the same time; the one for any level takes longest.
         """
         if num_puzzles in self._programs:
             return
         prompts = jax.ShapeDtypeStruct((num_puzzles, PROMPT_TOKENS), jnp.int32)
+        parents = jax.ShapeDtypeStruct((self.config.proposals,), jnp.int32)
         begin = jax.jit(self._begin).trace(self.model, prompts, jax.random.key(0))
+        level = jax.jit(self._grow, donate_argnums=1).lower(self.model, begin.out_info)
         with ThreadPoolExecutor(2) as threads:
-            compiled_begin = threads.submit(begin.lower().compile)
-            level = jax.jit(self._grow, donate_argnums=1).lower(self.model, begin.out_info)
-            compiled_grow = threads.submit(level.compile)
-        self._programs[num_puzzles] = _Programs(compiled_begin.result(), compiled_grow.result())
+            grow = threads.submit(level.compile)
+            fork = jax.jit(engine.fork, donate_argnums=0).lower(begin.out_info.state, parents)
+            compiled = begin.lower().compile(), fork.compile()
+        self._programs[num_puzzles] = _Programs(compiled[0], grow.result(), compiled[1])
 
     def levels(
         self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0
@@ -183,6 +187,20 @@ class Game24Search:
         kept = np.full_like(answers, NO_NODE)
         ledger = state.cache.ledger.totals()
         return self.judge(Snapshot(numbers, target, tree, kept, answers, values, ledger))
+
+    def fork_microseconds(self, repeats: int = 5) -> float:
+        """Time of one fork, measured: one call makes as many children as a level does."""
+        self.compile()
+        prompts = self._prompts(((1, 1, 1, 1),), 24)
+        parents = jnp.zeros(self.config.proposals, jnp.int32)
+        seconds = []
+        for _ in range(repeats):
+            loop = self._programs[1].begin(self.model, prompts, jax.random.key(0))
+            state = jax.block_until_ready(loop.state)
+            start = time.perf_counter()
+            jax.block_until_ready(self._programs[1].fork(state, parents))
+            seconds.append(time.perf_counter() - start)
+        return 1e6 * float(np.median(seconds)) / self.config.proposals
 
     def judge(self, snapshot: Snapshot) -> Results:
         """The answers of a search so far, judged by the exact rules."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tasks.game24.trie_model import TrieModel, build_trie
 
 from dendrite_jax.models import Tokenizer
 from dendrite_jax.search import NO_NODE, path_tokens
@@ -38,6 +37,7 @@ from dendrite_jax.tasks.game24.solve import (
 )
 from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
 from dendrite_jax.tasks.game24.training import llama_config
+from tasks.game24.trie_model import TrieModel, build_trie
 
 PUZZLES = ((4, 5, 6, 10), (1, 2, 4, 7), (1, 1, 1, 1))  # the last one has no solution
 BREADTH, PROPOSALS = 3, 48

@@ -1,0 +1,239 @@
+"""Runs every call on a cache and on the plain-Python model, and compares the two after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cache.model import Block, CacheModel
+from dendrite_jax import cache as kv
+from dendrite_jax.cache import Appended, Cache, CacheConfig, CacheStats, KVPool, debug
+from dendrite_jax.cache.state import NO_BLOCK
+from dendrite_jax.kernels.append_kv import append_kv
+from fast_jit import fast_jit
+
+LANES = 4
+"""Lanes of every call, so that each function is compiled once a configuration."""
+TOKENS = 6
+"""Most tokens of a lane in one append."""
+NUM_LAYERS = 2
+MODEL_SHAPE: dict[str, Any] = {"num_layers": NUM_LAYERS, "num_kv_heads": 1, "head_dim": 2}
+SMALL = CacheConfig(num_blocks=9, num_slots=6, max_context=14, block_size=4, debug=True)
+
+
+def write(pool: KVPool, appended: Appended, tokens: jax.Array) -> KVPool:
+    """Stands in for a model: a token's key in layer l is token + l / 4, its value −key."""
+    k_pool, v_pool = pool.k, pool.v
+    layers, _, heads, _, head_dim = pool.k.shape
+    for layer in range(layers):
+        key = jnp.broadcast_to(
+            tokens[..., None, None] + layer / 4, (*tokens.shape, heads, head_dim)
+        )
+        k_pool, v_pool = append_kv(
+            k_pool, v_pool, layer, key, -key, appended.block, appended.offset
+        )
+    return pool.replace(k=k_pool, v=v_pool)
+
+
+@partial(fast_jit, donate_argnums=0)
+def append(
+    cache: Cache, ids: jax.Array, tokens: jax.Array, count: jax.Array
+) -> tuple[Cache, Appended]:
+    cache, appended = kv.append(cache, ids, tokens, count)
+    return cache.replace(pool=write(cache.pool, appended, tokens)), appended
+
+
+@fast_jit
+def inspect(cache: Cache) -> tuple[debug.Violations, CacheStats]:
+    return debug.violations(cache), kv.stats(cache)
+
+
+open_branches = fast_jit(kv.open_branches, donate_argnums=0)
+fork = fast_jit(kv.fork, donate_argnums=0)
+free = fast_jit(kv.free, donate_argnums=0)
+
+
+class Harness:
+    """A cache and its model, driven together; every method checks all there is to see."""
+
+    def __init__(self, config: CacheConfig = SMALL) -> None:
+        self.cache = kv.init(config, **MODEL_SHAPE)
+        self.model = CacheModel(config)
+        self._next_token = 100
+        self._seen = jax.device_get(self.cache)
+        self.check()
+
+    def open(self, count: int = 1) -> list[int]:
+        """Opens branches, one a lane."""
+        wanted = [lane < count for lane in range(LANES)]
+        self.cache, ids = open_branches(self.cache, np.array(wanted))
+        self.model.open(wanted, ids.tolist())
+        self.check()
+        return ids.tolist()[:count]
+
+    def fork(self, parents: Sequence[int], children: Sequence[int] | None = None) -> list[int]:
+        """Forks up to LANES parents, into the given slots or any."""
+        lanes = _pad(parents)
+        slots = None if children is None else _pad(children)
+        self.cache, ids = fork(self.cache, np.array(lanes), slots and np.array(slots))
+        self.model.fork(lanes, slots, ids.tolist())
+        self.check()
+        return ids.tolist()[: len(parents)]
+
+    def free(self, ids: Sequence[int]) -> None:
+        """Frees up to LANES branches."""
+        self.cache = free(self.cache, np.array(_pad(ids)))
+        self.model.free(ids)
+        self.check()
+
+    def append(self, counts: Mapping[int, int] | Sequence[tuple[int, int]]) -> list[bool]:
+        """Appends new tokens, no two alike, to up to LANES branches; (branch, count) a lane.
+
+        A count above TOKENS asks for more than the call holds.
+        """
+        pairs = list(counts.items() if isinstance(counts, Mapping) else counts)
+        ids = _pad([slot for slot, _ in pairs])
+        tokens = self._next_token + np.arange(LANES * TOKENS).reshape(LANES, TOKENS)
+        self._next_token += tokens.size
+        count = [count for _, count in pairs] + [TOKENS] * (LANES - len(pairs))
+        self.cache, appended = append(self.cache, np.array(ids), tokens, np.array(count))
+        wanted = [
+            [row[0] + i for i in range(n)] for row, n in zip(tokens.tolist(), count, strict=True)
+        ]
+        taken = self.model.append(ids, wanted, TOKENS)
+        before = self._seen
+        self.check()
+        self._check_appended(before, jax.device_get(appended), ids, count, taken)
+        return taken[: len(pairs)]
+
+    def tokens(self, branch: int) -> list[int]:
+        """A branch's tokens as its table row and the pool's keys tell."""
+        return _contents(self._seen, branch, self._seen.pool.k[0, :, 0, :, 0]).astype(int).tolist()
+
+    @property
+    def misuse(self) -> int:
+        return int(self._seen.misuse)
+
+    @property
+    def peak_blocks(self) -> int:
+        return int(self._seen.peak_blocks)
+
+    @property
+    def blocks_short(self) -> int:
+        return int(self._seen.blocks_short)
+
+    def error(self, branch: int) -> int:
+        return int(self._seen.error[branch])
+
+    def ledger(self) -> dict[str, int]:
+        return self._seen.ledger.totals()
+
+    def blocks_free(self) -> int:
+        return int(np.sum(self._seen.pool.ref_count == 0))
+
+    def check(self) -> None:
+        """Compares the cache with the model, and checks the cache's own invariants."""
+        found, stats = jax.device_get(inspect(self.cache))
+        assert not any(vars(found).values()), found
+        cache = self._seen = jax.device_get(self.cache)
+        model = self.model
+        assert set(np.flatnonzero(cache.alive)) == model.branches.keys()
+        assert cache.misuse == model.misuse
+        assert cache.peak_blocks == model.peak_blocks
+        assert cache.blocks_short == model.blocks_short
+        assert self.ledger() == model.ledger
+        for slot, branch in model.branches.items():
+            assert cache.length[slot] == len(branch.tokens)
+            assert cache.error[slot] == branch.error
+            self._check_contents(cache, slot, branch.tokens)
+        self._check_blocks(cache)
+        self._check_stats(stats)
+
+    def _check_contents(self, cache: Any, slot: int, tokens: list[int]) -> None:
+        assert _contents(cache, slot, cache.pool.tokens).tolist() == tokens
+        key = np.array(tokens) + np.arange(NUM_LAYERS)[:, None] / 4
+        key = np.repeat(key[..., None], MODEL_SHAPE["head_dim"], axis=-1)
+        for layer in range(NUM_LAYERS):
+            assert np.array_equal(_contents(cache, slot, cache.pool.k[layer, :, 0]), key[layer])
+            assert np.array_equal(_contents(cache, slot, cache.pool.v[layer, :, 0]), -key[layer])
+
+    def _check_blocks(self, cache: Any) -> None:
+        """Two table entries name one block exactly where the model's branches share one."""
+        ids: dict[Block, int] = {}
+        for slot, branch in self.model.branches.items():
+            row = cache.table[slot]
+            held = row[row != NO_BLOCK].tolist()
+            assert len(held) == len(branch.blocks)
+            for block, number in zip(branch.blocks, held, strict=True):
+                assert ids.setdefault(block, number) == number
+        assert len(set(ids.values())) == len(ids)
+        for block, holders in self.model.holders().items():
+            assert cache.pool.ref_count[ids[block]] == holders
+
+    def _check_stats(self, stats: Any) -> None:
+        model, config = self.model, self.model.config
+        branches = model.branches.values()
+        blocks = model.holders()
+        filled = {
+            block: min(config.block_size, len(branch.tokens) - column * config.block_size)
+            for branch in branches
+            for column, block in enumerate(branch.blocks)
+        }
+        places = len(blocks) * config.block_size
+        assert stats.branches == len(branches)
+        assert stats.blocks_used == len(blocks)
+        assert stats.blocks_free == config.num_blocks - len(blocks)
+        assert stats.blocks_shared == sum(holders > 1 for holders in blocks.values())
+        np.testing.assert_allclose(
+            (stats.sharing_ratio, stats.fragmentation),
+            (blocks.total() / len(blocks), 1 - sum(filled.values()) / places) if blocks else (1, 0),
+            rtol=1e-6,
+            atol=1e-6,
+        )
+        block_bytes = 2 * NUM_LAYERS * config.block_size * MODEL_SHAPE["head_dim"] * 4
+        assert stats.bytes_used == len(blocks) * block_bytes
+
+    def _check_appended(
+        self, before: Any, appended: Any, ids: list[int], count: list[int], taken: list[bool]
+    ) -> None:
+        """Checks where the cache told the model to write, and that nothing else was written."""
+        after, size = self._seen, self.model.config.block_size
+        written: set[int] = set()
+        assert appended.ok.tolist() == taken
+        for lane, slot in enumerate(ids):
+            tokens = count[lane] if taken[lane] else 0
+            assert np.all(appended.block[lane, tokens:] == after.pool.ref_count.size)
+            if not tokens:
+                assert appended.length[lane] == 0
+                continue
+            start = before.length[slot]
+            assert (appended.start[lane], appended.length[lane]) == (start, after.length[slot])
+            np.testing.assert_array_equal(appended.table[lane], after.table[slot])
+            position = start + np.arange(tokens)
+            block = after.table[slot, position // size]
+            np.testing.assert_array_equal(appended.block[lane, :tokens], block)
+            np.testing.assert_array_equal(appended.offset[lane, :tokens], position % size)
+            assert written.isdisjoint(block.tolist())
+            written |= set(block.tolist())
+        changed = np.flatnonzero(
+            np.any(before.pool.k != after.pool.k, axis=(0, 2, 3, 4))
+            | np.any(before.pool.v != after.pool.v, axis=(0, 2, 3, 4))
+            | np.any(before.pool.tokens != after.pool.tokens, axis=1)
+        )
+        assert set(changed) <= written
+        assert np.all(after.pool.ref_count[changed] == 1)
+
+
+def _pad(ids: Sequence[int]) -> list[int]:
+    return [*ids, *[-1] * (LANES - len(ids))]
+
+
+def _contents(cache: Any, branch: int, per_token: np.ndarray) -> np.ndarray:
+    """The entries of [blocks, block_size, ...] that a branch's table row leads to, in order."""
+    rows = per_token[np.maximum(cache.table[branch], 0)]
+    return rows.reshape(-1, *per_token.shape[2:])[: cache.length[branch]]

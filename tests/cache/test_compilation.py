@@ -1,0 +1,96 @@
+"""One trace for any number of forks, and no copy of the pool in a compiled loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cache.harness import LANES, TOKENS, Harness, write
+from dendrite_jax import cache as kv
+from dendrite_jax.cache import Cache, CacheConfig
+
+# A pool far larger than everything else: keys and values of 64 MiB.
+LARGE = CacheConfig(num_blocks=8192, num_slots=8, max_context=64)
+LARGE_SHAPE: dict[str, Any] = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16}
+POOL_BYTES = 8192 * kv.block_bytes(dtype=jnp.float32, **LARGE_SHAPE)
+
+
+def test_a_thousand_forks_are_one_trace() -> None:
+    traces = 0
+
+    def fork_and_free(cache: Cache, parents: jax.Array) -> Cache:
+        nonlocal traces
+        traces += 1
+        cache, children = kv.fork(cache, parents)
+        return kv.free(cache, children)
+
+    harness = Harness()
+    first, second = harness.open(2)
+    harness.append({first: 1, second: 6})
+    cache, step = harness.cache, jax.jit(fork_and_free, donate_argnums=0)
+    for number in range(1000):
+        cache = step(cache, np.array([(first, second)[number % 2], -1, second, first]))
+    assert traces == 1
+    assert cache.ledger.totals()["forks"] == 3000
+    assert cache.ledger.totals()["reused"] == 500 * (1 + 6 + 1) + 500 * (6 + 6 + 1)
+
+
+def test_new_lengths_tables_and_ids_are_no_new_trace() -> None:
+    traces = 0
+
+    def counted(cache: Cache, ids: jax.Array, tokens: jax.Array, count: jax.Array) -> Cache:
+        nonlocal traces
+        traces += 1
+        return kv.append(cache, ids, tokens, count)[0]
+
+    append = jax.jit(counted, donate_argnums=0)
+    harness = Harness()
+    ids, cache = harness.open(LANES), harness.cache
+    for count in range(TOKENS):
+        tokens = np.full((LANES, TOKENS), count)
+        cache = append(cache, np.roll(ids, count), tokens, np.full(LANES, count % 3))
+    assert traces == 1
+
+
+def loop(cache: Cache, ids: jax.Array, steps: jax.Array) -> Cache:
+    """Forks, appends with copies on write, writes and frees, as a search does."""
+
+    def body(carry: tuple[jax.Array, Cache]) -> tuple[jax.Array, Cache]:
+        step, cache = carry
+        cache, children = kv.fork(cache, ids)
+        tokens = jnp.full((ids.shape[0], 1), step)
+        cache, appended = kv.append(cache, children, tokens, jnp.ones_like(ids))
+        cache = cache.replace(pool=write(cache.pool, appended, tokens))
+        return step + 1, kv.free(cache, children)
+
+    return jax.lax.while_loop(lambda carry: carry[0] < steps, body, (jnp.int32(0), cache))[1]
+
+
+def loop_that_copies(cache: Cache, ids: jax.Array, steps: jax.Array) -> tuple[Cache, Cache]:
+    """The same loop by a caller who keeps the cache from before it."""
+    return loop(cache, ids, steps), cache
+
+
+@pytest.mark.parametrize(("function", "copies"), [(loop, False), (loop_that_copies, True)])
+def test_a_compiled_loop_updates_the_pool_in_place(
+    function: Callable[..., object], copies: bool
+) -> None:
+    cache = jax.eval_shape(lambda: kv.init(LARGE, **LARGE_SHAPE))
+    ids = jax.ShapeDtypeStruct((4,), jnp.int32)
+    compiled = (
+        jax.jit(function, donate_argnums=0)
+        .lower(cache, ids, jax.ShapeDtypeStruct((), jnp.int32))
+        .compile()
+    )
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    extra = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    assert memory.argument_size_in_bytes > POOL_BYTES
+    assert (extra > POOL_BYTES / 2) == copies
+    if not copies:
+        assert extra < POOL_BYTES / 100

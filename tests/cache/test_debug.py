@@ -1,0 +1,108 @@
+"""Debug mode notices each kind of damage and names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import pytest
+
+from cache.harness import LANES, SMALL, Harness, inspect
+from dendrite_jax.cache import Cache
+from dendrite_jax.cache.debug import CacheCorrupted, check
+
+GUARD = 2
+"""A physical block between two usable ones."""
+TREE = Harness()
+ROOT = TREE.open()[0]
+TREE.append({ROOT: 6})
+CHILD, FREED = TREE.fork([ROOT, ROOT])
+TREE.append({CHILD: 1})
+TREE.free([FREED])
+
+
+def with_pool(**fields: Callable[[Cache], object]) -> Callable[[Cache], Cache]:
+    """A damage to the named pool fields."""
+    return lambda cache: cache.replace(
+        pool=cache.pool.replace(**{name: change(cache) for name, change in fields.items()})
+    )
+
+
+DAMAGES: dict[str, tuple[Callable[[Cache], Cache], set[str]]] = {
+    "a key written into a guard": (
+        with_pool(k=lambda c: c.pool.k.at[1, GUARD, 0, 3, 1].add(0.5)),
+        {"guard_damaged"},
+    ),
+    "a value written into a guard": (
+        with_pool(v=lambda c: c.pool.v.at[0, GUARD, 0, 0, 0].set(0)),
+        {"guard_damaged"},
+    ),
+    "a NaN in a guard": (
+        with_pool(v=lambda c: c.pool.v.at[0, -1, 0, 0, 0].set(jnp.nan)),
+        {"guard_damaged"},
+    ),
+    "a token written into a guard": (
+        with_pool(tokens=lambda c: c.pool.tokens.at[0, 2].set(5)),
+        {"guard_damaged"},
+    ),
+    "a count too high": (
+        with_pool(ref_count=lambda c: c.pool.ref_count.at[c.table[ROOT, 0]].add(1)),
+        {"count_differs"},
+    ),
+    "a held block marked free": (
+        with_pool(ref_count=lambda c: c.pool.ref_count.at[c.table[ROOT, 1]].set(0)),
+        {"count_differs"},
+    ),
+    "a guard given to a branch": (
+        lambda c: c.replace(table=c.table.at[ROOT, 1].set(GUARD)),
+        {"count_differs"},
+    ),
+    "a block that does not exist": (
+        lambda c: c.replace(table=c.table.at[ROOT, 1].set(c.num_blocks)),
+        {"count_differs", "table_out_of_range"},
+    ),
+    "a length beyond the blocks": (
+        lambda c: c.replace(length=c.length.at[ROOT].set(9)),
+        {"uncovered_length"},
+    ),
+    "a block beyond the length": (
+        lambda c: c.replace(length=c.length.at[ROOT].set(4)),
+        {"excess_block"},
+    ),
+    "a dead slot that holds a block": (
+        lambda c: c.replace(table=c.table.at[FREED, 0].set(c.table[ROOT, 0])),
+        {"excess_block"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_found_and_named(name: str) -> None:
+    damage, expected = DAMAGES[name]
+    found, _ = inspect(damage(TREE.cache))
+    assert {field for field, value in vars(found).items() if value} == expected
+
+
+def test_a_sound_cache_passes() -> None:
+    check(TREE.cache)
+
+
+def test_the_exception_lists_every_broken_invariant() -> None:
+    cache = TREE.cache
+    damaged = cache.replace(
+        pool=cache.pool.replace(k=cache.pool.k.at[:, GUARD].set(0)),
+        length=cache.length.at[ROOT].set(9),
+    )
+    with pytest.raises(CacheCorrupted, match=r"broken: uncovered_length, guard_damaged$"):
+        check(damaged)
+
+
+def test_guards_are_never_handed_out() -> None:
+    harness = Harness()
+    branches = harness.open(LANES)
+    for count in (6, 6, 4):
+        harness.append(dict.fromkeys(branches, count))
+    assert harness.blocks_free() == 0
+    table = harness.cache.table
+    assert int(jnp.sum(table >= 0)) == SMALL.num_blocks
+    assert bool(jnp.all((table < 0) | (table % 2 == 1)))
