@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from dendrite_jax.tasks.game24.sampling import (
     VERDICT,
     Mix,
     Rows,
+    Tables,
     device_tables,
     sample_json,
     sample_text,
@@ -32,7 +33,7 @@ from dendrite_jax.tasks.game24.sampling import (
 from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
 
 MIX = Mix(text_target_24=0.5, value_target_24=0.5)
-TEXT_ROWS = 1500
+TEXT_ROWS, JSON_ROWS = 1500, 300
 PROMPT = re.compile(r"(Make|JSON) (\d+) from ([\d/ ]+)")
 
 
@@ -42,15 +43,20 @@ VERDICT_TOKENS = ("Ġsure", "Ġimpossible", "sure", "impossible")
 
 
 @pytest.fixture(scope="module")
-def rows(wide: tuple[StateGraph, Split]) -> tuple[Rows, Rows]:
+def sample(wide: tuple[StateGraph, Split]) -> Callable[[jax.Array], tuple[Rows, Rows]]:
+    """Text and value rows, and JSON rows, of a key."""
     tables = device_tables(*wide)
-    sample = jax.jit(
-        lambda key, tables: (
-            sample_text(key, tables, MIX, TEXT_ROWS),
-            sample_json(key, tables, MIX, 300),
-        )
-    )
-    return jax.tree.map(np.asarray, sample(jax.random.key(7), tables))
+
+    @jax.jit
+    def sample_both(key: jax.Array, tables: Tables) -> tuple[Rows, Rows]:
+        return sample_text(key, tables, MIX, TEXT_ROWS), sample_json(key, tables, MIX, JSON_ROWS)
+
+    return lambda key: jax.tree.map(np.asarray, sample_both(key, tables))
+
+
+@pytest.fixture(scope="module")
+def rows(sample: Callable[[jax.Array], tuple[Rows, Rows]]) -> tuple[Rows, Rows]:
+    return sample(jax.random.key(7))
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +161,10 @@ def test_rows_carry_the_tokenizers_ids_and_kinds(rows: tuple[Rows, Rows], texts:
             assert not (kind[tokens == vocab.PAD] >= POLICY).any()
 
 
-def test_same_key_same_rows(wide: tuple[StateGraph, Split]) -> None:
-    tables = device_tables(*wide)
-    sample = jax.jit(partial(sample_json, mix=MIX, rows=16))
-    first, again, other = (sample(jax.random.key(seed), tables) for seed in (1, 1, 2))
-    assert (first.tokens == again.tokens).all()
-    assert not (first.tokens == other.tokens).all()
+def test_same_key_same_rows(
+    sample: Callable[[jax.Array], tuple[Rows, Rows]], rows: tuple[Rows, Rows]
+) -> None:
+    again, other = sample(jax.random.key(7)), sample(jax.random.key(8))
+    for batch, same, different in zip(rows, again, other, strict=True):
+        assert (batch.tokens == same.tokens).all()
+        assert not (batch.tokens == different.tokens).all()
