@@ -37,7 +37,7 @@ BATCH = 20
 
 def run(target: int = 24, seed: int = 0) -> dict[str, Any]:
     """Scores every method on the test puzzles; each row gives rates over the puzzles."""
-    puzzles = load_test_puzzles()
+    puzzles = [tuple(map(int, puzzle)) for puzzle in load_test_puzzles()]
     pretrained = load_solver()
     rows = [_greedy_row(pretrained, puzzles, target)]
     for breadth in BREADTHS:
