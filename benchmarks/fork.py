@@ -146,7 +146,7 @@ def _copy_seconds(state: State, context: int) -> float:
 
 
 def _transformers_copy_seconds(model: Decoder, context: int) -> float | None:
-    """`copy.deepcopy` of a transformers cache with the same prefix; None where it isn't installed."""
+    """`copy.deepcopy` of a transformers cache of the same prefix; None without transformers."""
     try:
         import torch
         from transformers import DynamicCache

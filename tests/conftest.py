@@ -18,6 +18,13 @@ settings.load_profile("repeatable")
 collect_ignore_glob = [] if os.environ.get("DENDRITE_ORACLE") == "1" else ["*_oracle.py"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps compiled functions between runs, most of whose time is compilation."""
+    if config.cache is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("xla")))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of the files named above, before marks select what runs."""

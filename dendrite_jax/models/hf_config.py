@@ -56,12 +56,12 @@ def read_config(source: str | Path | Mapping[str, Any]) -> ModelConfig:
     """Reads the configuration of a decoder.
 
     Args:
-        source: a `config.json`, the folder that holds one, or its content. With a file or a
-            folder, the token ids in the `generation_config.json` beside it take precedence.
+      source: a `config.json`, the folder that holds one, or its content. With a file or a
+        folder, the token ids in the `generation_config.json` beside it take precedence.
 
     Raises:
-        ModelConfigError: the file cannot be read, or a field is missing, inconsistent or not
-            supported; the message names the field, its value and what is supported.
+      ModelConfigError: the file cannot be read, or a field is missing, inconsistent or not
+        supported; the message names the field, its value and what is supported.
     """
     generation: dict[str, Any] = {}
     if isinstance(source, Mapping):

@@ -28,12 +28,12 @@ def resolve(model: str | Path, revision: str | None = None) -> Path:
     """The local folder of a model.
 
     Args:
-        model: a folder that holds a `config.json`, or a Hugging Face hub id such as
-            `Qwen/Qwen3-0.6B`, which is downloaded (or found in the cache of the hub's client).
-        revision: branch, tag or commit on the hub; unused for a folder.
+      model: a folder that holds a `config.json`, or a Hugging Face hub id such as
+        `Qwen/Qwen3-0.6B`, which is downloaded (or found in the cache of the hub's client).
+      revision: branch, tag or commit on the hub; unused for a folder.
 
     Raises:
-        ModelNotFoundError: no such folder or hub id, or the hub's client is not installed.
+      ModelNotFoundError: no such folder or hub id, or the hub's client is not installed.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():

@@ -12,13 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dendrite_jax.models.config import ModelConfig
-
-Params = dict[str, Any]
-"""Parameters of a decoder: `embed` [V, d], `final_norm` [d], `lm_head` [V, d] (absent when tied)
-and `layers`, a tuple of one dict per layer. With H query heads, K key/value heads of D and f hidden
-units, a layer has `input_norm` [d], `qkv` [(H + 2K)D, d], `qkv_bias` [(H + 2K)D], `q_norm` [D],
-`k_norm` [D], `o` [d, HD], `o_bias` [d], `post_norm` [d], `gate_up` [2f, d], `gate_up_bias` [2f],
-`down` [d, f], `down_bias` [d]; biases and q/k norms only where the config has them."""
+from dendrite_jax.models.decoder import Params
 
 
 @dataclass(frozen=True)

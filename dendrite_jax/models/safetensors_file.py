@@ -78,8 +78,8 @@ def open_checkpoint(folder: Path) -> dict[str, SafetensorsFile]:
     Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names.
 
     Raises:
-        WeightsError: neither is there, a shard is absent or damaged, or the index names a tensor
-            that its shard does not have.
+      WeightsError: neither is there, a shard is absent or damaged, or the index names a tensor
+        that its shard does not have.
     """
     single, index = folder / hf_files.WEIGHTS, folder / hf_files.WEIGHTS_INDEX
     if single.exists():

@@ -22,14 +22,14 @@ class Tokenizer:
     """A `tokenizer.json` with its special tokens and the bytes of every token.
 
     Attributes:
-        vocab_size: one more than the largest id.
-        token_bytes: the bytes that each id contributes to a text, None for special and unused ids.
-            For any text, the bytes of `encode(text)` joined are the UTF-8 of the text, with one
-            space before it where `prefix_space` says so (and normalised, where the tokenizer
-            normalises).
-        prefix_space: encoding puts a space before the text (SentencePiece).
-        bos_id: the token that begins a text, where the folder names one.
-        eos_ids: the tokens that end a text, where the folder names any.
+      vocab_size: one more than the largest id.
+      token_bytes: the bytes that each id contributes to a text, None for special and unused ids.
+        For any text, the bytes of `encode(text)` joined are the UTF-8 of the text, with one
+        space before it where `prefix_space` says so (and normalised, where the tokenizer
+        normalises).
+      prefix_space: encoding puts a space before the text (SentencePiece).
+      bos_id: the token that begins a text, where the folder names one.
+      eos_ids: the tokens that end a text, where the folder names any.
     """
 
     vocab_size: int
@@ -42,13 +42,13 @@ class Tokenizer:
         """Builds a tokenizer.
 
         Args:
-            definition: the content of a `tokenizer.json`.
-            settings: the contents of `generation_config.json`, `config.json` and
-                `tokenizer_config.json`, or as many as there are; the first that names a bos or eos
-                token decides.
+          definition: the content of a `tokenizer.json`.
+          settings: the contents of `generation_config.json`, `config.json` and
+            `tokenizer_config.json`, or as many as there are; the first that names a bos or eos
+            token decides.
 
         Raises:
-            TokenizerError: the definition is damaged, or of a kind whose bytes are not known.
+          TokenizerError: the definition is damaged, or of a kind whose bytes are not known.
         """
         try:
             fields = json.loads(definition)
@@ -76,7 +76,7 @@ class Tokenizer:
         """Reads a `tokenizer.json`, and the special tokens from the settings files beside it.
 
         Raises:
-            TokenizerError: a file is missing, damaged or not supported; the message names it.
+          TokenizerError: a file is missing, damaged or not supported; the message names it.
         """
         path = Path(path)
         path = path / hf_files.TOKENIZER if path.is_dir() else path
@@ -103,7 +103,7 @@ class Tokenizer:
         """The text of `ids`: special tokens give none, bytes that are not UTF-8 give U+FFFD.
 
         Raises:
-            TokenizerError: an id is outside [0, vocab_size).
+          TokenizerError: an id is outside [0, vocab_size).
         """
         stream = TextStream(self)
         return stream.feed(ids) + stream.finish()
@@ -149,7 +149,7 @@ class TextStream:
         """The text that is certain after these ids; bytes of an unfinished character are held back.
 
         Raises:
-            TokenizerError: an id is outside [0, vocab_size); the stream is as before the call.
+          TokenizerError: an id is outside [0, vocab_size); the stream is as before the call.
         """
         data = b"".join([self._tokenizer.bytes_of(index) for index in ids])
         if self._strip_space and data:

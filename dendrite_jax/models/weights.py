@@ -17,7 +17,8 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from dendrite_jax.models.config import ModelConfig
-from dendrite_jax.models.layout import Param, Params, Tensor, build_params, param_layout
+from dendrite_jax.models.decoder import Params
+from dendrite_jax.models.layout import Param, Tensor, build_params, param_layout
 from dendrite_jax.models.safetensors_file import SafetensorsFile, WeightsError, open_checkpoint
 
 Device: TypeAlias = jax.Device | Sharding
@@ -40,22 +41,22 @@ def load_params(
     """Loads the weights of a Hugging Face model folder.
 
     Args:
-        folder: holds `model.safetensors`, or its shards and `model.safetensors.index.json`.
-        config: the configuration of the same folder.
-        dtype: of the parameters, a floating dtype; None keeps each one's dtype in the checkpoint
-            (where fused tensors differ, their common type).
-        placement: device or sharding of each parameter; None = jax's default device.
-        progress: called after each parameter with the bytes of the checkpoint read so far and in
-            all; the last call has both equal.
+      folder: holds `model.safetensors`, or its shards and `model.safetensors.index.json`.
+      config: the configuration of the same folder.
+      dtype: of the parameters, a floating dtype; None keeps each one's dtype in the checkpoint
+        (where fused tensors differ, their common type).
+      placement: device or sharding of each parameter; None = jax's default device.
+      progress: called after each parameter with the bytes of the checkpoint read so far and in
+        all; the last call has both equal.
 
     Returns:
-        The parameters in the layout of `Params`.
+      The parameters in the layout of `Params`.
 
     Raises:
-        WeightsError: a tensor is missing, has the wrong shape or a dtype other than float32,
-            float16 and bfloat16, is not of this configuration, or a file is damaged; raised before
-            anything is put on a device.
-        ValueError: `dtype` is not a floating dtype.
+      WeightsError: a tensor is missing, has the wrong shape or a dtype other than float32,
+        float16 and bfloat16, is not of this configuration, or a file is damaged; raised before
+        anything is put on a device.
+      ValueError: `dtype` is not a floating dtype.
     """
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype = {np.dtype(dtype).name}: parameters need a floating dtype")

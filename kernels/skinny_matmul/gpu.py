@@ -30,7 +30,7 @@ def skinny_matmul(
     blocks: RowBlocks | TileBlocks | None = None,
 ) -> Array:
     """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides the tiles."""
-    rows, depth = x.shape
+    rows, depth = x.shape[0], weight.shape[1]
     outputs = weight.shape[0] // (2 if swiglu else 1)
     if rows > MAX_ROWS:
         raise NotImplementedError(f"x has {rows} rows; the kernel takes at most {MAX_ROWS}")
@@ -89,9 +89,7 @@ def _tiled(
         None if split else residual,
         kernel=kernels.tile_kernel,
         grid=(-(-outputs // blocks.rows), 1, blocks.splits),
-        out_type=array_type(
-            (blocks.splits, rows, outputs), jnp.float32 if split else out_dtype
-        ),
+        out_type=array_type((blocks.splits, rows, outputs), jnp.float32 if split else out_dtype),
         num_warps=blocks.warps,
         num_stages=blocks.stages,
         M=rows,

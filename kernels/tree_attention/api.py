@@ -108,6 +108,4 @@ def tree_attention(
             f"the plan is for window {plan.window} and {plan.group} query heads a kv head, "
             f"not {window} and {group}"
         )
-    return gpu.tree_attention(
-        q, k_pool, v_pool, layer, length, plan, scale=scale, softcap=softcap
-    )
+    return gpu.tree_attention(q, k_pool, v_pool, layer, length, plan, scale=scale, softcap=softcap)

@@ -50,16 +50,14 @@ def tree_attention(
     workers = plan.work_tile.shape[0]
     wide_tiles, narrow_tiles = tile_counts(lanes, plan.group, tiles)
     wide_lanes, narrow_lanes = tiles.lanes(plan.group)
-    rows = num_kv_heads * (
-        (workers + wide_tiles) * tiles.wide_rows + (workers + narrow_tiles) * tiles.narrow_rows
-    )
+    narrow_base = (workers + wide_tiles) * num_kv_heads * tiles.wide_rows
+    rows = narrow_base + (workers + narrow_tiles) * num_kv_heads * tiles.narrow_rows
     cut = {
         "KV_HEADS": num_kv_heads,
         "G": plan.group,
         "D": head_dim,
         "DIM": 1 << (head_dim - 1).bit_length(),
-        "WORKERS": workers,
-        "WIDE_TILES": wide_tiles,
+        "WIDE": wide_tiles > 0,
         "WIDE_LANES": wide_lanes,
         "WIDE_ROWS": tiles.wide_rows,
         "NARROW_LANES": narrow_lanes,
@@ -76,6 +74,9 @@ def tree_attention(
         plan.work_start,
         plan.work_tile,
         plan.tile_start,
+        lanes,
+        wide_tiles,
+        narrow_base,
         layer * num_blocks,
         kernel=kernels.partial_kernel,
         grid=(workers * num_kv_heads,),
@@ -88,7 +89,6 @@ def tree_attention(
         scale=scale,
         softcap=softcap or 0.0,
         window=plan.window or 0,
-        LANES=lanes,
         PRECISION="ieee",
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
@@ -100,6 +100,8 @@ def tree_attention(
         plan.order,
         plan.tile_worker,
         plan.tile_pieces,
+        wide_tiles,
+        narrow_base,
         kernel=kernels.merge_kernel,
         grid=(lanes, num_heads),
         out_type=(

@@ -45,11 +45,11 @@ def _visible(info, offset, lane, length, window: tl.constexpr):
 
 
 @triton.jit
-def _row_tile(order, lengths, tile_lane, rows, LANES, G: tl.constexpr, TILE_LANES: tl.constexpr):
+def _row_tile(order, lengths, tile_lane, rows, lanes, G: tl.constexpr, TILE_LANES: tl.constexpr):
     """Lane within the tile, whether it exists, its number in the batch, and its length."""
     inner = rows // G
     lane = tile_lane + inner
-    real = (inner < TILE_LANES) & (lane < LANES)
+    real = (inner < TILE_LANES) & (lane < lanes)
     source = tl.load(order + lane, mask=real, other=0)
     length = tl.load(lengths + source, mask=real, other=0)
     return inner, real, source, length
@@ -83,13 +83,13 @@ def _wide_tile(
     tile,
     slot,
     head,
+    lanes,
     layer_block,
     partial_out,
     partial_lse,
     scale: tl.constexpr,
     softcap: tl.constexpr,
     window: tl.constexpr,
-    LANES: tl.constexpr,
     KV_HEADS: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
@@ -103,7 +103,7 @@ def _wide_tile(
     rows = tl.arange(0, ROWS)
     d = tl.arange(0, DIM)
     inner, real, source, length = _row_tile(
-        order, lengths, tile * TILE_LANES, rows, LANES, G, TILE_LANES
+        order, lengths, tile * TILE_LANES, rows, lanes, G, TILE_LANES
     )
     row_mask = real[:, None] & (d < D)[None, :]
     q_at = ((source * KV_HEADS + head) * G + rows % G)[:, None] * D + d[None, :]
@@ -153,13 +153,13 @@ def _narrow_tile(
     tile,
     slot,
     head,
+    lanes,
     layer_block,
     partial_out,
     partial_lse,
     scale: tl.constexpr,
     softcap: tl.constexpr,
     window: tl.constexpr,
-    LANES: tl.constexpr,
     KV_HEADS: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
@@ -173,7 +173,7 @@ def _narrow_tile(
     rows = tl.arange(0, ROWS)
     d = tl.arange(0, DIM)
     inner, real, source, length = _row_tile(
-        order, lengths, tile * TILE_LANES, rows, LANES, G, TILE_LANES
+        order, lengths, tile * TILE_LANES, rows, lanes, G, TILE_LANES
     )
     row_mask = real[None, :] & (d < D)[:, None]
     q_at = ((source * KV_HEADS + head) * G + rows % G)[None, :] * D + d[:, None]
@@ -223,20 +223,21 @@ def partial_kernel(
     work_start,
     work_tile,
     tile_start,
+    lanes,
+    wide_tiles,
+    narrow_base,
     layer_block,
     partial_out,
     partial_lse,
     scale: tl.constexpr,
     softcap: tl.constexpr,
     window: tl.constexpr,
-    LANES: tl.constexpr,
     KV_HEADS: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
     DIM: tl.constexpr,
     PRECISION: tl.constexpr,
-    WORKERS: tl.constexpr,
-    WIDE_TILES: tl.constexpr,
+    WIDE: tl.constexpr,
     WIDE_LANES: tl.constexpr,
     WIDE_ROWS: tl.constexpr,
     WIDE_KEYS: tl.constexpr,
@@ -247,19 +248,19 @@ def partial_kernel(
     """Attention of the tiles that one program's share of entries touches.
 
     Partials lie tile by tile: the wide ones at slot `worker + tile`, which no two pairs share since
-    both only grow along the entries, then the narrow ones likewise.
+    both only grow along the entries, then from row `narrow_base` the narrow ones likewise. WIDE is
+    whether there are wide tiles at all.
     """
     head = tl.program_id(0) % KV_HEADS
     worker = tl.program_id(0) // KV_HEADS
     entry = tl.load(work_start + worker)
     last = tl.load(work_start + worker + 1)
     tile = tl.load(work_tile + worker)
-    narrow_base: tl.constexpr = (WORKERS + WIDE_TILES) * KV_HEADS * WIDE_ROWS
     while entry < last:
         stop = tl.minimum(tl.load(tile_start + tile + 1), last)
         if stop > entry:
             slot = (worker + tile) * KV_HEADS + head
-            if WIDE_TILES > 0 and tile < WIDE_TILES:
+            if WIDE and tile < wide_tiles:
                 _wide_tile(
                     q,
                     k_pool,
@@ -273,13 +274,13 @@ def partial_kernel(
                     tile,
                     slot * WIDE_ROWS,
                     head,
+                    lanes,
                     layer_block,
                     partial_out,
                     partial_lse,
                     scale,
                     softcap,
                     window,
-                    LANES,
                     KV_HEADS,
                     G,
                     D,
@@ -290,8 +291,8 @@ def partial_kernel(
                     WIDE_KEYS,
                 )
             else:
-                narrow = tile - WIDE_TILES
-                slot -= WIDE_TILES * KV_HEADS
+                narrow = tile - wide_tiles
+                slot -= wide_tiles * KV_HEADS
                 _narrow_tile(
                     q,
                     k_pool,
@@ -305,13 +306,13 @@ def partial_kernel(
                     narrow,
                     narrow_base + slot * NARROW_ROWS,
                     head,
+                    lanes,
                     layer_block,
                     partial_out,
                     partial_lse,
                     scale,
                     softcap,
                     window,
-                    LANES,
                     KV_HEADS,
                     G,
                     D,
@@ -332,14 +333,15 @@ def merge_kernel(
     order,
     tile_worker,
     tile_pieces,
+    wide_tiles,
+    narrow_base,
     out,
     lse,
     KV_HEADS: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
     DIM: tl.constexpr,
-    WORKERS: tl.constexpr,
-    WIDE_TILES: tl.constexpr,
+    WIDE: tl.constexpr,
     WIDE_LANES: tl.constexpr,
     WIDE_ROWS: tl.constexpr,
     NARROW_LANES: tl.constexpr,
@@ -351,14 +353,14 @@ def merge_kernel(
     head = tl.program_id(1) // G
     member = tl.program_id(1) % G
     narrow_tile = lane // NARROW_LANES
-    worker = tl.load(tile_worker + WIDE_TILES + narrow_tile)
-    narrow_pieces = tl.load(tile_pieces + WIDE_TILES + narrow_tile)
+    worker = tl.load(tile_worker + wide_tiles + narrow_tile)
+    narrow_pieces = tl.load(tile_pieces + wide_tiles + narrow_tile)
     narrow_row = lane % NARROW_LANES * G + member
     narrow_at = ((worker + narrow_tile) * KV_HEADS + head) * NARROW_ROWS + narrow_row
-    narrow_at += (WORKERS + WIDE_TILES) * KV_HEADS * WIDE_ROWS
+    narrow_at += narrow_base
     wide_pieces = 0
     wide_at = 0
-    if WIDE_TILES > 0:
+    if WIDE:
         wide_tile = lane // WIDE_LANES
         worker = tl.load(tile_worker + wide_tile)
         wide_pieces = tl.load(tile_pieces + wide_tile)

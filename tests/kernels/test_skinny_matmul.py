@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernels.interpreter import launch, poisoned
 
 from dendrite_jax.kernels.skinny_matmul import skinny_matmul
 from dendrite_jax.kernels.skinny_matmul import triton as kernels
+from kernels.interpreter import launch, poisoned
 
 EPS = 1e-3
 DEPTH = 96

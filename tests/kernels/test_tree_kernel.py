@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernels.dense import tree_oracle
-from kernels.interpreter import launch, poisoned
-from kernels.trees import levels_tree, random_tree
 
+from dendrite_jax.benchmarks.trees import levels_tree, random_tree
 from dendrite_jax.kernels.tree_attention import tree_attention
 from dendrite_jax.kernels.tree_attention import triton as kernels
 from dendrite_jax.kernels.tree_attention.plan import build_plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
+from kernels.dense import tree_oracle
+from kernels.interpreter import launch, poisoned
 
 LAYERS, LAYER = 2, 1
 TILES = TreeTiles(
@@ -61,16 +61,14 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
         "G": group,
         "D": head_dim,
         "DIM": 1 << (head_dim - 1).bit_length(),
-        "WORKERS": workers,
-        "WIDE_TILES": wide,
+        "WIDE": wide > 0,
         "WIDE_LANES": wide_lanes,
         "WIDE_ROWS": tiles.wide_rows,
         "NARROW_LANES": narrow_lanes,
         "NARROW_ROWS": tiles.narrow_rows,
     }
-    rows = num_kv_heads * (
-        (workers + wide) * tiles.wide_rows + (workers + narrow) * tiles.narrow_rows
-    )
+    narrow_base = (workers + wide) * num_kv_heads * tiles.wide_rows
+    rows = narrow_base + (workers + narrow) * num_kv_heads * tiles.narrow_rows
     partial_out = poisoned((rows, head_dim), "float32")
     partial_lse = poisoned((rows,), "float32")
     launch(
@@ -86,13 +84,15 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
         plan.work_start,
         plan.work_tile,
         plan.tile_start,
+        lanes,
+        wide,
+        narrow_base,
         LAYER * tree.num_blocks,
         partial_out,
         partial_lse,
         scale=scale,
         softcap=softcap or 0.0,
         window=window or 0,
-        LANES=lanes,
         PRECISION="ieee",
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
@@ -108,6 +108,8 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
         plan.order,
         plan.tile_worker,
         plan.tile_pieces,
+        wide,
+        narrow_base,
         out,
         lse,
         PIECES=4,

@@ -1,18 +1,22 @@
 """The parity cases: tiny models, and what transformers computes for them.
 
-Golden files, written by `make_golden.py`, hold a few columns of the vocabulary. Where torch and
-transformers are installed, `load_case(name, live=True)` computes all columns anew instead.
+Golden files, written by `make_golden.py`, hold a few columns of the vocabulary, and the log-sum-exp
+of all. Where torch and transformers are installed, `live_logits` asks them about any other tokens.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from dendrite_jax.models.config import ModelConfig
+from dendrite_jax.models.hf_config import read_config
+from dendrite_jax.models.weights import load_params
 from models.tiny_models import (
     CASES,
     PROMPT_LENGTHS,
@@ -22,11 +26,10 @@ from models.tiny_models import (
     write_folder,
 )
 
-from dendrite_jax.models.config import ModelConfig
-from dendrite_jax.models.hf_config import read_config
-from dendrite_jax.models.weights import load_params
-
 STEPS = 64
+TOLERANCE = 1e-4
+"""Largest error of a logit, as a share of the root mean square of its position's logits. Float32
+implementations differ by up to 2e-5 here; a wrong option of a model differs by 1e-2 or more."""
 NAMES = tuple(CASES)
 _FOLDER = Path(__file__).with_name("golden")
 
@@ -53,20 +56,40 @@ class ParityCase(NamedTuple):
     golden: Golden
 
 
-def load_case(name: str, live: bool = False) -> ParityCase:
-    """The case `name`; `live` asks transformers instead of the golden file."""
+def load_case(name: str) -> ParityCase:
+    """The case `name`: its weights made anew and loaded, and its golden file."""
     seed, golden = load_golden(name)
     with model_folder(name, seed) as folder:
         config = read_config(folder)
         params = load_params(folder, config)
-        texts = prompts(config.vocab_size, seed)
-        if live:
-            from models import hf_oracle
+    return ParityCase(config, params, prompts(config.vocab_size, seed), golden)
 
-            golden, _ = hf_oracle.compute_golden(
-                hf_oracle.load(folder), texts, np.arange(config.vocab_size)
-            )
-    return ParityCase(config, params, texts, golden)
+
+def assert_parity(
+    golden: Golden,
+    prompt_logits: Sequence[np.ndarray],
+    decode_logits: Sequence[np.ndarray] | np.ndarray,
+) -> None:
+    """Asserts that logits are those of transformers.
+
+    Args:
+      golden: what transformers says.
+      prompt_logits: f32[length, vocab] per prompt; prompts past the checked eight are ignored.
+      decode_logits: f32[STEPS, vocab] per prompt, after each of its greedy tokens.
+    """
+    for row, length in enumerate(PROMPT_LENGTHS):
+        logits = np.concatenate([prompt_logits[row], decode_logits[row]])
+        assert len(logits) == len(golden.logits[row]) == length + STEPS
+        scale = root_mean_square(logits)
+        error = np.abs(logits[:, golden.columns] - golden.logits[row]).max(axis=-1)
+        assert np.max(error / scale) < TOLERANCE
+        error = np.abs(np.logaddexp.reduce(logits, axis=-1) - golden.logsumexp[row])
+        assert np.max(error / scale) < TOLERANCE
+
+
+def root_mean_square(logits: np.ndarray) -> np.ndarray:
+    """Over the vocabulary, the last axis."""
+    return np.sqrt(np.mean(logits**2, axis=-1))
 
 
 def live_logits(name: str, tokens: np.ndarray) -> np.ndarray:

@@ -69,12 +69,10 @@ def _qwen3(heads: int, kv_heads: int, **fields: Any) -> dict[str, Any]:
 # rope_parameters (transformers 5).
 CASES: dict[str, dict[str, Any]] = {
     "llama2_mha": _llama(4, 4, rope_theta=10000.0, rope_scaling=None),
-    "llama3_gqa4": _llama(8, 2, rope_theta=500000.0),
-    "llama_gqa8_tied": _llama(8, 1, tie_word_embeddings=True),
     "llama31_rope": _llama(8, 2, rope_theta=500000.0, rope_scaling=_LLAMA3_ROPE),
     "llama32_rope_tied": _llama(
         8,
-        2,
+        1,
         head_dim=16,
         tie_word_embeddings=True,
         rope_parameters={
@@ -86,12 +84,15 @@ CASES: dict[str, dict[str, Any]] = {
     ),
     "llama_biases": _llama(4, 1, attention_bias=True, mlp_bias=True),
     "llama_odd_sizes": _llama(
-        3, 3, hidden_size=60, head_dim=20, intermediate_size=70, vocab_size=131
+        3,
+        3,
+        hidden_size=60,
+        head_dim=20,
+        intermediate_size=70,
+        vocab_size=131,
+        rms_norm_eps=0.05,
     ),
-    "llama_one_head_large_eps": _llama(
-        1, 1, hidden_size=32, num_hidden_layers=3, vocab_size=97, rms_norm_eps=0.05
-    ),
-    "tinyllama": _llama(8, 1, rope_scaling=None, torch_dtype="float32", pretraining_tp=1),
+    "tinyllama": _llama(8, 1, num_hidden_layers=3, torch_dtype="float32", pretraining_tp=1),
     "mistral_window_5": _mistral(8, 2, sliding_window=5, rope_theta=10000.0),
     "mistral_window_16_wide_heads": _mistral(
         4, 1, head_dim=24, sliding_window=16, rope_parameters={"rope_theta": 1e6}
@@ -108,12 +109,12 @@ CASES: dict[str, dict[str, Any]] = {
         sliding_window=9,
         layer_types=["sliding_attention", "full_attention"],
     ),
-    "qwen3_gqa2_tied": _qwen3(4, 2, head_dim=32, tie_word_embeddings=True, rope_theta=1e6),
     "qwen3_gqa8_biases": _qwen3(8, 1, head_dim=10, attention_bias=True),
-    "qwen3_gqa4_window": _qwen3(
+    "qwen3_gqa4_window_tied": _qwen3(
         8,
         2,
-        head_dim=8,
+        head_dim=12,
+        tie_word_embeddings=True,
         use_sliding_window=True,
         sliding_window=7,
         max_window_layers=0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 import pytest
+
 from source_tree import imports, modules
 
 PURE_LAYERS = {"cache", "engine", "search", "kernels"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from models.tiny_models import uniform
-from search.programs import CACHE
 
 from dendrite_jax.cache import Appended, KVPool
 from dendrite_jax.testing import BigramModel
+from models.tiny_models import uniform
+from search.programs import CACHE
 
 
 class PositionalModel(BigramModel):

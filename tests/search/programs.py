@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from engine.programs import free, pad
-from fast_jit import fast_jit
 
 from dendrite_jax import cache as kv
 from dendrite_jax import search
 from dendrite_jax.cache import CacheConfig, debug
 from dendrite_jax.engine import State
+from engine.programs import free, pad
+from fast_jit import fast_jit
 
 CACHE = CacheConfig(num_blocks=160, num_slots=120, max_context=24, block_size=4, debug=True)
 

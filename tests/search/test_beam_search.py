@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from engine.programs import LANES, VOCAB, fork, pad, run_prefill, start
-from engine.sampling_oracle import log_softmax
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from search.beam_oracle import Beam, Beams
-from search.beam_oracle import beam_search as plain_beam_search
-from search.positional import PositionalModel, random_table
-from search.programs import CACHE, assert_only_roots_held, beam_search
 
 from dendrite_jax.cache.state import OUT_OF_SLOTS
 from dendrite_jax.engine import NO_TOKEN, State
 from dendrite_jax.search import BeamSearchConfig, BeamSearchResult
+from engine.programs import LANES, VOCAB, fork, pad, run_prefill, start
+from engine.sampling_oracle import log_softmax
+from search.beam_oracle import Beam, Beams
+from search.beam_oracle import beam_search as plain_beam_search
+from search.positional import PositionalModel, random_table
+from search.programs import CACHE, assert_only_roots_held, beam_search
 
 TOLERANCE = 1e-5
 """Of logprobs of size 20 at most: sums of a few terms in float32."""

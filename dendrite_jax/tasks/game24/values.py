@@ -67,5 +67,5 @@ def _results(
         top, bottom = a * d, c * b
     common = np.maximum(np.gcd(top, bottom), 1)
     top, bottom = top // common, bottom // common
-    legal = (0 <= top) & (top <= MAX_NUMERATOR) & (1 <= bottom) & (bottom <= MAX_DENOMINATOR)
+    legal = (top >= 0) & (top <= MAX_NUMERATOR) & (bottom >= 1) & (bottom <= MAX_DENOMINATOR)
     return np.where(legal, id_of[np.where(legal, top, 0), np.where(legal, bottom, 1)], NO_VALUE)

@@ -1,4 +1,4 @@
-"""Random branching caches for the attention tests: block tables of lanes that share prefixes."""
+"""Branching caches for benchmarks and tests: block tables of lanes that share prefixes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ class Tree:
     def unique_blocks(self) -> set[int]:
         held = -(-self.length // BLOCK)
         return {int(b) for row, n in zip(self.table, held, strict=True) for b in row[:n]}
+
+    def padded(self, max_blocks: int, num_blocks: int) -> Tree:
+        """The same tree with a wider table and a larger pool."""
+        table = np.full((len(self.length), max_blocks), -1, np.int32)
+        table[:, : self.table.shape[1]] = self.table
+        return Tree(table, self.length, num_blocks)
 
 
 def levels_tree(nodes: tuple[int, ...], tokens: tuple[int, ...], seed: int = 0) -> Tree:
@@ -52,6 +58,21 @@ def random_tree(rng: np.random.Generator, lanes: int, max_tokens: int, idle: flo
     return tree
 
 
+def search_tree(nodes: int, root_tokens: int, node_tokens: int, seed: int = 0) -> Tree:
+    """A tree grown as by Monte Carlo tree search: each node below a random earlier one.
+
+    Its lanes are the leaves.
+    """
+    rng = np.random.default_rng(seed)
+    grower = _Grower()
+    held = [grower.grow((), 0, root_tokens)]
+    parents = [int(rng.integers(node)) for node in range(1, nodes)]
+    for parent in parents:
+        held.append(grower.grow(*held[parent], int(rng.integers(1, 2 * node_tokens))))
+    leaves = [node for index, node in enumerate(held) if index not in set(parents)]
+    return _finish(leaves, grower.used, rng)
+
+
 class _Grower:
     """Numbers physical blocks as branches grow."""
 
@@ -72,9 +93,7 @@ class _Grower:
         return tuple(new), length + more
 
 
-def _finish(
-    leaves: list[tuple[tuple[int, ...], int]], used: int, rng: np.random.Generator
-) -> Tree:
+def _finish(leaves: list[tuple[tuple[int, ...], int]], used: int, rng: np.random.Generator) -> Tree:
     """Lanes in random order, blocks anywhere in a pool with some to spare."""
     num_blocks = used + 3
     place = rng.permutation(num_blocks)

@@ -1,0 +1,195 @@
+"""The skinny product at the Llama-3-8B shape: tile sizes, against XLA and the bytes of the weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from dendrite_jax.benchmarks.timing import CACHE_BYTES, compile_all, seconds_per_turn
+from dendrite_jax.kernels.skinny_matmul import gpu, reference
+from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks
+
+READ_BANDWIDTH = 2.95e12
+"""Bytes a second that one H100 reads."""
+
+PRODUCTS = {
+    "qkv": {"outputs": 6144, "depth": 4096, "norm": True},
+    "o": {"outputs": 4096, "depth": 4096, "residual": True},
+    "gate_up": {"outputs": 14336, "depth": 4096, "norm": True, "swiglu": True},
+    "down": {"outputs": 4096, "depth": 14336, "residual": True},
+    "lm_head": {"outputs": 128256, "depth": 4096, "norm": True},
+}
+"""Outputs after the epilogue, depth, and what is fused; Llama-3-8B."""
+
+ROW_VARIANTS = [
+    RowBlocks(rows=rows, chunk=chunk, unroll=unroll, warps=warps)
+    for rows, chunk, unroll, warps in [
+        (1, 1024, 4, 4),
+        (2, 1024, 4, 4),
+        (4, 1024, 4, 4),
+        (8, 1024, 1, 4),
+        (4, 256, 8, 4),
+        (8, 256, 8, 4),
+        (16, 256, 4, 4),
+        (2, 2048, 2, 4),
+        (4, 2048, 2, 8),
+        (8, 512, 4, 8),
+    ]
+]
+
+TILE_VARIANTS = [
+    TileBlocks(rows=rows, columns=columns, splits=splits, warps=warps, stages=stages)
+    for rows, columns, splits, warps, stages in [
+        (64, 128, 1, 4, 3),
+        (64, 128, 4, 4, 3),
+        (64, 64, 2, 4, 5),
+        (128, 64, 1, 8, 4),
+        (128, 64, 4, 8, 4),
+    ]
+]
+
+
+def _operands(spec: dict[str, Any], rows: int) -> dict[str, Any]:
+    """Random operands of one product, with enough copies of the weight to rotate over."""
+    outputs, depth = spec["outputs"], spec["depth"]
+    shape = (outputs * (2 if spec.get("swiglu") else 1), depth)
+    copies = max(2, int(CACHE_BYTES / (2 * shape[0] * depth)) + 1)
+    keys = jax.random.split(jax.random.key(0), copies + 3)
+    make = jax.jit(
+        lambda key, shape, scale: scale * jax.random.normal(key, shape, jnp.bfloat16),
+        static_argnums=1,
+    )
+    return {
+        "weights": [make(key, shape, depth**-0.5) for key in keys[3:]],
+        "x": make(keys[0], (rows, depth), 1.0),
+        "norm": make(keys[1], (depth,), 1.0) if spec.get("norm") else None,
+        "residual": make(keys[2], (rows, outputs), 1.0) if spec.get("residual") else None,
+    }
+
+
+def _body(compute: Callable[..., Array], spec: dict[str, Any], repeats: int) -> Callable[..., Any]:
+    """A turn: `repeats` dependent products over the weights in rotation."""
+
+    def body(carry: Array, x: Array, norm: Array | None, weights: list[Array]) -> Array:
+        for index in range(repeats):
+            chained = bool(spec.get("residual"))
+            xla = compute is reference.skinny_matmul
+            if chained:
+                # XLA would move a product that does not depend on the carry out of the loop
+                operand = x + carry[:, :1] * 1e-6 if xla else x
+            else:
+                # one row starts with the columns that the kernel reads; a slice would be a launch
+                operand = carry if carry.shape[0] == 1 and not xla else carry[:, : spec["depth"]]
+            carry = compute(
+                operand,
+                weights[index % len(weights)],
+                norm=norm,
+                eps=1e-5,
+                bias=None,
+                swiglu=bool(spec.get("swiglu")),
+                residual=carry if chained else None,
+                out_dtype=jnp.dtype(jnp.bfloat16),
+            )
+        return carry
+
+    return body
+
+
+def _triton(blocks: RowBlocks | TileBlocks | None) -> Callable[..., Array]:
+    def compute(x: Array, weight: Array, **options: Any) -> Array:
+        return gpu.skinny_matmul(x, weight, blocks=blocks, **options)
+
+    return compute
+
+
+def _options(spec: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The fused steps of one product, with a float32 result."""
+    return {
+        "norm": data["norm"],
+        "eps": 1e-5,
+        "bias": None,
+        "swiglu": bool(spec.get("swiglu")),
+        "residual": data["residual"],
+        "out_dtype": jnp.dtype(jnp.float32),
+    }
+
+
+def _precise(spec: dict[str, Any], data: dict[str, Any]) -> Array:
+    """The product in float32 arithmetic at full precision."""
+    options = _options(spec, data)
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(lambda x, w: reference.skinny_matmul(x, w, **options))(
+            data["x"].astype(jnp.float32), data["weights"][0].astype(jnp.float32)
+        )
+
+
+def _relative_error(
+    compute: Callable[..., Array], spec: dict[str, Any], data: dict[str, Any], want: Array
+) -> float:
+    """Norm of the error over the norm."""
+    options = _options(spec, data)
+    got = jax.jit(lambda x, w: compute(x, w, **options))(data["x"], data["weights"][0])
+    return float(jnp.linalg.norm(got - want) / jnp.linalg.norm(want))
+
+
+def measure(rows: int, names: tuple[str, ...] = tuple(PRODUCTS)) -> list[dict[str, Any]]:
+    """Times every variant of every product; one record each, XLA included."""
+    records = []
+    for name in names:
+        spec = PRODUCTS[name]
+        data = _operands(spec, rows)
+        nbytes = data["weights"][0].nbytes
+        repeats = max(len(data["weights"]), int(6e-4 * READ_BANDWIDTH / nbytes))
+        variants: dict[Any, Callable[..., Array]] = {"xla": reference.skinny_matmul}
+        for blocks in ROW_VARIANTS if rows == 1 else TILE_VARIANTS:
+            fits = isinstance(blocks, RowBlocks) or (
+                spec["depth"] % (blocks.splits * blocks.columns) == 0
+                and not (spec.get("swiglu") and blocks.splits > 1)
+            )
+            if fits:
+                variants[blocks] = _triton(blocks)
+        start = data["residual"] if spec.get("residual") else data["x"]
+        if spec["outputs"] > spec["depth"] and not spec.get("residual"):
+            start = jnp.pad(start, ((0, 0), (0, spec["outputs"] - spec["depth"])))
+        arguments = (start, data["x"], data["norm"], data["weights"])
+        want = _precise(spec, data)
+        compiled = compile_all(
+            {key: (_body(fn, spec, repeats), arguments) for key, fn in variants.items()}
+        )
+        for key, program in compiled.items():
+            record: dict[str, Any] = {"product": name, "rows": rows, "variant": str(key)}
+            try:
+                if isinstance(program, Exception):
+                    raise program
+                seconds = seconds_per_turn(program, arguments) / repeats
+                record |= {
+                    "microseconds": seconds * 1e6,
+                    "floor_microseconds": nbytes / READ_BANDWIDTH * 1e6,
+                    "of_bandwidth": nbytes / READ_BANDWIDTH / seconds,
+                    "relative_error": _relative_error(variants[key], spec, data, want),
+                }
+            except Exception as error:
+                record["error"] = f"{type(error).__name__}: {str(error)[:300]}"
+            records.append(record)
+    return records
+
+
+def table(records: list[dict[str, Any]], keep: int = 4) -> str:
+    """The best variants of each product and XLA's time, one line each."""
+    lines = []
+    for name in dict.fromkeys((r["product"], r["rows"]) for r in records):
+        mine = [r for r in records if (r["product"], r["rows"]) == name]
+        timed = sorted((r for r in mine if "microseconds" in r), key=lambda r: r["microseconds"])
+        shown = timed[:keep] + [r for r in timed[keep:] if r["variant"] == "xla"]
+        for r in shown:
+            lines.append(
+                f"{name[0]:8} M={name[1]:<3} {r['microseconds']:7.1f} us "
+                f"floor {r['floor_microseconds']:6.1f} ({100 * r['of_bandwidth']:3.0f}%) "
+                f"err {r['relative_error']:.1e} {r['variant']}"
+            )
+        lines += [f"{name[0]:8} FAILED {r['variant']}: {r['error']}" for r in mine if "error" in r]
+    return "\n".join(lines)

@@ -1,0 +1,74 @@
+"""Timing on an accelerator: many calls in one loop on the device, and the difference of two lengths.
+
+A launch from the host costs more than the kernels that are timed, so a timed body is repeated by
+a loop inside jit, captured in command buffers, and the time of few turns is taken from the time of
+many. Bodies rotate over enough data that the last-level cache does not hold it.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+COMMAND_BUFFERS = {
+    "xla_gpu_enable_command_buffer": (
+        "FUSION,CUBLAS,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION"
+    ),
+    "xla_gpu_graph_min_graph_size": 1,
+}
+"""Compiler options under which XLA runs a whole decode loop as CUDA graphs."""
+
+CACHE_BYTES = 200e6
+"""Rotate over at least this many bytes: four times an H100's last-level cache."""
+
+
+def looped(body: Callable[..., Any]) -> Callable[..., Any]:
+    """`body(carry, *data) -> carry`, repeated `turns` times: f(turns, carry, *data)."""
+
+    def run(turns: Any, carry: Any, *data: Any) -> Any:
+        return jax.lax.fori_loop(0, turns, lambda _, c: body(c, *data), carry)
+
+    return run
+
+
+def compile_all(jobs: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]]) -> dict[Any, Any]:
+    """Compiles `looped(body)` for each (body, arguments after `turns`), several at a time.
+
+    Returns:
+      For each key the compiled function, or the exception that compiling raised.
+    """
+
+    def build(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+        body, arguments = job
+        options = COMMAND_BUFFERS if jax.default_backend() == "gpu" else None
+        try:
+            jitted = jax.jit(looped(body), compiler_options=options)
+            return jitted.lower(jnp.int32(1), *arguments).compile()
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return dict(zip(jobs, pool.map(build, jobs.values()), strict=True))
+
+
+def seconds_per_turn(compiled: Any, arguments: tuple[Any, ...], least: float = 4e-3) -> float:
+    """Median device seconds of one turn of a function from `compile_all`."""
+
+    def elapsed(turns: int) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(jnp.int32(turns), *arguments))
+        return time.perf_counter() - start
+
+    elapsed(2)
+    few = 2
+    rough = max((elapsed(6) - elapsed(2)) / 4, 2e-6)
+    many = few + max(4, int(least / rough))
+    samples = [(elapsed(many) - elapsed(few)) / (many - few) for _ in range(5)]
+    return statistics.median(samples)

@@ -1,0 +1,156 @@
+"""What a search found, read on the host and judged by the exact rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from dendrite_jax.engine import NO_TOKEN
+from dendrite_jax.search import NO_NODE, ROOT, SearchTree, path_tokens
+from dendrite_jax.tasks.game24.rules import State, apply_step, as_state, build_expression, judge
+
+Decode = Callable[[Sequence[int]], str]
+"""Token ids to text."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One path that a search ended on.
+
+    Attributes:
+      lines: the steps as the model wrote them, without verdicts.
+      value: the scorer's value of the last step.
+      expression: what legal steps to one number amount to, else None.
+      solved: the steps are legal and end on the target, in exact fractions.
+    """
+
+    lines: tuple[str, ...]
+    value: float
+    expression: str | None
+    solved: bool
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a search made of one puzzle.
+
+    Attributes:
+      puzzle: the numbers, ascending.
+      target: the number to make.
+      answers: the best first, as many as the search keeps or fewer.
+      nodes: steps sampled in all.
+      legal_nodes: those of them that are legal after legal steps.
+    """
+
+    puzzle: tuple[int, ...]
+    target: int
+    answers: tuple[Answer, ...]
+    nodes: int
+    legal_nodes: int
+
+    @property
+    def solved(self) -> bool:
+        """Whether the best answer is right (top-1)."""
+        return bool(self.answers) and self.answers[0].solved
+
+    @property
+    def any_solved(self) -> bool:
+        """Whether one of the answers is right (any-of-b, as Yao et al. 2023 count)."""
+        return any(answer.solved for answer in self.answers)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a search made of all its puzzles, and what it cost.
+
+    Attributes:
+      solutions: one a puzzle, in order.
+      ledger: the engine's counters (`cache.Ledger`) of the whole search.
+    """
+
+    solutions: tuple[Solution, ...]
+    ledger: dict[str, int]
+
+    @property
+    def success_rate(self) -> float:
+        """Share of puzzles whose best answer is right."""
+        return float(np.mean([solution.solved for solution in self.solutions]))
+
+    @property
+    def any_success_rate(self) -> float:
+        """Share of puzzles with a right answer among those kept."""
+        return float(np.mean([solution.any_solved for solution in self.solutions]))
+
+    @property
+    def legality(self) -> float:
+        """Share of the sampled steps that are legal after legal steps."""
+        nodes = sum(solution.nodes for solution in self.solutions)
+        return sum(solution.legal_nodes for solution in self.solutions) / max(nodes, 1)
+
+
+class Snapshot(NamedTuple):
+    """A search as it stands after some levels, on the host."""
+
+    puzzles: tuple[tuple[int, ...], ...]  # ascending numbers
+    target: int
+    tree: SearchTree  # of numpy arrays
+    kept: np.ndarray  # i32[puzzles, breadth], nodes to grow next; NO_NODE where there are fewer
+    answers: np.ndarray  # i32[puzzles, breadth], nodes, the best first; NO_NODE likewise
+    values: np.ndarray  # f32[puzzles, breadth], of the answers
+    ledger: dict[str, int]
+
+
+def judge_snapshot(snapshot: Snapshot, decode: Decode) -> Results:
+    """Reads and judges a search; `decode` gives the text of token ids."""
+    indices = range(len(snapshot.puzzles))
+    solutions = (_judge_problem(snapshot, problem, decode) for problem in indices)
+    return Results(tuple(solutions), snapshot.ledger)
+
+
+def _judge_problem(snapshot: Snapshot, problem: int, decode: Decode) -> Solution:
+    puzzle, tree = snapshot.puzzles[problem], snapshot.tree
+    answers = [
+        _read_answer(puzzle, snapshot.target, path_tokens(tree, problem, node), value, decode)
+        for node, value in zip(
+            snapshot.answers[problem].tolist(), snapshot.values[problem].tolist(), strict=True
+        )
+        if node != NO_NODE
+    ]
+    return Solution(
+        puzzle=puzzle,
+        target=snapshot.target,
+        answers=tuple(answers),
+        nodes=int(np.sum(tree.parent[problem] != NO_NODE)),
+        legal_nodes=_count_legal(as_state(puzzle), tree, problem, decode),
+    )
+
+
+def _read_answer(
+    puzzle: tuple[int, ...], target: int, path: list[list[int]], value: float, decode: Decode
+) -> Answer:
+    lines = tuple(decode(tokens) for tokens in path)
+    try:
+        expression = build_expression(puzzle, lines)
+    except ValueError:  # an illegal step, or numbers left over
+        expression = None
+    return Answer(lines, value, expression, judge(puzzle, target, lines))
+
+
+def _count_legal(puzzle: State, tree: SearchTree, problem: int, decode: Decode) -> int:
+    """How many nodes of one problem are legal steps from a parent that is one too."""
+    state_of: dict[int, State | None] = {ROOT: puzzle}
+    known: dict[tuple[State, bytes], State | None] = {}  # the same step is sampled many times
+    parents = np.asarray(tree.parent[problem])
+    for node in np.flatnonzero(parents != NO_NODE).tolist():
+        before, tokens = state_of[int(parents[node])], np.asarray(tree.tokens[problem, node])
+        if before is None:
+            state_of[node] = None
+            continue
+        key = before, tokens.tobytes()
+        if key not in known:
+            known[key] = apply_step(before, decode(tokens[tokens != NO_TOKEN].tolist()))
+        state_of[node] = known[key]
+    return sum(state is not None for node, state in state_of.items() if node != ROOT)

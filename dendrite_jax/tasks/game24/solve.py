@@ -1,0 +1,277 @@
+"""Solving puzzles: the embedded model, its tokenizer and tree of thoughts, for hosts to call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from dendrite_jax import cache as kv
+from dendrite_jax import engine
+from dendrite_jax.cache import CacheConfig
+from dendrite_jax.cache.append import blocks_per_lane
+from dendrite_jax.engine import PLAIN, Model, Sampling, State, StopRules
+from dendrite_jax.models import Pretrained, Tokenizer, load
+from dendrite_jax.search import (
+    NO_NODE,
+    Scorer,
+    TreeOfThoughtsConfig,
+    TreeOfThoughtsResult,
+    tree_of_thoughts,
+)
+from dendrite_jax.search.tree_of_thoughts import TreeOfThoughtsLoop, grow, start
+from dendrite_jax.tasks.game24 import vocabulary as vocab
+from dendrite_jax.tasks.game24.rules import (
+    PUZZLE_SIZE,
+    PuzzleError,
+    as_state,
+    check_target,
+    format_prompt,
+    parse_puzzle,
+)
+from dendrite_jax.tasks.game24.scoring import Game24Scorer
+from dendrite_jax.tasks.game24.solutions import Results, Snapshot, judge_snapshot
+from dendrite_jax.tasks.game24.token_rules import LINE_TOKENS
+
+PROMPT_TOKENS = PUZZLE_SIZE + 5
+"""The start of the text, `Make`, the target, ` from`, the numbers and the newline."""
+COMMIT = (vocab.SURE, vocab.NEWLINE)
+"""What the model would write after a step that is worth going on from."""
+
+
+class _Programs(NamedTuple):
+    """The compiled programs of a search by levels, and of one fork for `fork_microseconds`."""
+
+    begin: jax.stages.Compiled
+    grow: jax.stages.Compiled
+    fork: jax.stages.Compiled
+
+
+def load_solver(checkpoint: str | Path | None = None, dtype: DTypeLike | None = None) -> Pretrained:
+    """Loads a model with this task's vocabulary, and its tokenizer.
+
+    Args:
+      checkpoint: its folder; the embedded model when None.
+      dtype: of weights, computation and cache; None takes float32 on a CPU and the checkpoint's own
+        elsewhere.
+
+    Raises:
+      ValueError: the checkpoint is missing, damaged or of another vocabulary.
+    """
+    if checkpoint is None:
+        with as_file(files("dendrite_jax.tasks.game24").joinpath("weights")) as folder:
+            return load_solver(folder, dtype)
+    if dtype is None and jax.default_backend() == "cpu":
+        dtype = jnp.float32
+    pretrained = load(checkpoint, dtype)
+    for word in vocab.WORDS:
+        ids = pretrained.tokenizer.encode(word)
+        if ids != [vocab.token_id(word)]:
+            raise ValueError(
+                f"{checkpoint}: the tokenizer makes {ids} of {word!r}, "
+                f"that of a Game of 24 model makes [{vocab.token_id(word)}]"
+            )
+    return pretrained
+
+
+class Game24Search:
+    """Tree of thoughts on Game of 24 (Yao et al. 2023): `Game24Search(*load_solver())`.
+
+    Attributes:
+      model: the model.
+      tokenizer: of `tokenizer_build`.
+      config: static shape of the search.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    config: TreeOfThoughtsConfig
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        *,
+        breadth: int = 5,
+        proposals: int = 40,
+        score: Scorer | None = None,
+        sampling: Sampling = PLAIN,
+    ) -> None:
+        """Fixes the shape of the search; nothing is compiled yet.
+
+        Args:
+          model: the model, in the dtype to compute in.
+          tokenizer: its tokenizer.
+          breadth: steps kept at each level.
+          proposals: steps sampled at each level and puzzle.
+          score: judges steps; `Game24Scorer()` when None.
+          sampling: how steps are sampled.
+
+        Raises:
+          ValueError: a size below 1, or fewer proposals than the breadth.
+        """
+        self.config = TreeOfThoughtsConfig(
+            breadth=breadth,
+            proposals=proposals,
+            depth=PUZZLE_SIZE - 1,
+            max_thought_tokens=LINE_TOKENS,
+        )
+        self.model, self.tokenizer = model, tokenizer
+        self._options: dict[str, Any] = {
+            "stop": StopRules.of([vocab.LEFT_CLOSE]),
+            "score": Game24Scorer() if score is None else score,
+            "sampling": sampling,
+            "commit": jnp.array(COMMIT, jnp.int32),
+        }
+        self._programs: dict[int, _Programs] = {}
+        self._search_whole = jax.jit(self._search)
+
+    def compile(self, num_puzzles: int = 1) -> None:
+        """Compiles what `levels` and `solve` run for so many puzzles at once, if not done before.
+
+        The programs are compiled at the same time; the one for any level takes longest.
+        """
+        if num_puzzles in self._programs:
+            return
+        prompts = jax.ShapeDtypeStruct((num_puzzles, PROMPT_TOKENS), jnp.int32)
+        parents = jax.ShapeDtypeStruct((self.config.proposals,), jnp.int32)
+        begin = jax.jit(self._begin).trace(self.model, prompts, jax.random.key(0))
+        level = jax.jit(self._grow, donate_argnums=1).lower(self.model, begin.out_info)
+        with ThreadPoolExecutor(2) as threads:
+            grow = threads.submit(level.compile)
+            fork = jax.jit(engine.fork, donate_argnums=0).lower(begin.out_info.state, parents)
+            compiled = begin.lower().compile(), fork.compile()
+        self._programs[num_puzzles] = _Programs(compiled[0], grow.result(), compiled[1])
+
+    def levels(
+        self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0
+    ) -> Iterator[Snapshot]:
+        """Searches several puzzles at once, yielding what there is after each level.
+
+        Args:
+          puzzles: four numbers each, in any order.
+          target: the number to make.
+          seed: of all sampling.
+
+        Raises:
+          PuzzleError: a puzzle or the target is not one of the game; nothing was computed.
+        """
+        numbers = _check_puzzles(puzzles, target)
+        self.compile(len(numbers))
+        return self._levels(numbers, target, seed)
+
+    def solve(self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0) -> Results:
+        """Searches level by level and judges what was found; arguments as in `levels`."""
+        *_, last = self.levels(puzzles, target, seed)
+        return self.judge(last)
+
+    def solve_batch(
+        self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0
+    ) -> Results:
+        """What `solve` gives, by one jitted call for the whole search; for many puzzles."""
+        numbers = _check_puzzles(puzzles, target)
+        prompts = self._prompts(numbers, target)
+        state, result = self._search_whole(self.model, prompts, jax.random.key(seed))
+        kv.raise_errors(state.cache)
+        tree, answers, values = jax.device_get(result)
+        kept = np.full_like(answers, NO_NODE)
+        ledger = state.cache.ledger.totals()
+        return self.judge(Snapshot(numbers, target, tree, kept, answers, values, ledger))
+
+    def fork_microseconds(self, repeats: int = 5) -> float:
+        """Time of one fork, measured: one call makes as many children as a level does."""
+        self.compile()
+        prompts = self._prompts(((1, 1, 1, 1),), 24)
+        parents = jnp.zeros(self.config.proposals, jnp.int32)
+        seconds = []
+        for _ in range(repeats):
+            loop = self._programs[1].begin(self.model, prompts, jax.random.key(0))
+            state = jax.block_until_ready(loop.state)
+            start = time.perf_counter()
+            jax.block_until_ready(self._programs[1].fork(state, parents))
+            seconds.append(time.perf_counter() - start)
+        return 1e6 * float(np.median(seconds)) / self.config.proposals
+
+    def judge(self, snapshot: Snapshot) -> Results:
+        """The answers of a search so far, judged by the exact rules."""
+        return judge_snapshot(snapshot, self.tokenizer.decode)
+
+    def _levels(
+        self, numbers: tuple[tuple[int, ...], ...], target: int, seed: int
+    ) -> Iterator[Snapshot]:
+        model, programs = self.model, self._programs[len(numbers)]
+        loop = programs.begin(model, self._prompts(numbers, target), jax.random.key(seed))
+        for _ in range(self.config.depth):
+            loop = programs.grow(model, loop)
+            kv.raise_errors(loop.state.cache)
+            tree, kept, answers, values = jax.device_get(
+                (loop.tree, loop.nodes, loop.answers, loop.values)
+            )
+            ledger = loop.state.cache.ledger.totals()
+            snapshot = Snapshot(numbers, target, tree, kept, answers, values, ledger)
+            yield snapshot
+            if (snapshot.kept == NO_NODE).all():
+                return
+
+    def _prompts(self, numbers: tuple[tuple[int, ...], ...], target: int) -> Array:
+        """i32[puzzles, PROMPT_TOKENS]."""
+        encode = self.tokenizer.encode
+        texts = [format_prompt(as_state(puzzle), target) for puzzle in numbers]
+        return jnp.array([[vocab.BOS, *encode(text)] for text in texts], jnp.int32)
+
+    def _open(self, model: Model, prompts: Array, key: Array) -> tuple[State, Array, Array]:
+        """A state with the prompts in it, their branches and keys, a puzzle each."""
+        puzzles, length = prompts.shape
+        state = engine.init(model, cache_config(self.config, puzzles))
+        keys = jax.random.split(key, puzzles)
+        state, roots = engine.open_branches(state, keys)
+        state, _ = engine.prefill(model, state, roots, prompts, jnp.full(puzzles, length))
+        return state, roots, keys
+
+    def _begin(self, model: Model, prompts: Array, key: Array) -> TreeOfThoughtsLoop:
+        return start(*self._open(model, prompts, key), self.config)
+
+    def _grow(self, model: Model, loop: TreeOfThoughtsLoop) -> TreeOfThoughtsLoop:
+        return grow(model, loop, self.config, **self._options)
+
+    def _search(
+        self, model: Model, prompts: Array, key: Array
+    ) -> tuple[State, TreeOfThoughtsResult]:
+        opened = self._open(model, prompts, key)
+        return tree_of_thoughts(model, *opened, self.config, **self._options)
+
+
+def cache_config(config: TreeOfThoughtsConfig, num_puzzles: int) -> CacheConfig:
+    """A cache that no search of this shape can fill.
+
+    At worst no two kept steps share a block, and every sampled step takes new blocks of its own.
+    """
+    per_level = config.max_thought_tokens + len(COMMIT)
+    capacities = CacheConfig(
+        num_blocks=1,
+        num_slots=num_puzzles * config.num_slots,
+        max_context=PROMPT_TOKENS + config.depth * per_level - len(COMMIT),
+    )
+    size = capacities.block_size
+    root = -(-PROMPT_TOKENS // size)
+    kept = config.breadth * capacities.max_blocks
+    sampled = config.proposals * blocks_per_lane(config.max_thought_tokens, size)
+    return replace(capacities, num_blocks=num_puzzles * (root + kept + sampled))
+
+
+def _check_puzzles(puzzles: Sequence[Sequence[int]], target: int) -> tuple[tuple[int, ...], ...]:
+    """The puzzles in ascending order; PuzzleError for a bad one or a bad target."""
+    check_target(target)
+    if not puzzles:
+        raise PuzzleError("puzzles: none given")
+    return tuple(parse_puzzle(" ".join(map(str, puzzle))) for puzzle in puzzles)

@@ -1,0 +1,71 @@
+"""Reading a search on the host: a tree made by hand, with steps of every kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dendrite_jax.models import Tokenizer
+from dendrite_jax.search import NO_NODE, ROOT, SearchTree
+from dendrite_jax.tasks.game24.solutions import Results, Snapshot, judge_snapshot
+from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
+
+# Parent and step of the nodes 1, 2, … of one puzzle, 4 5 6 10.
+NODES = (
+    (ROOT, " 10 - 4 = 6 (left: 5 6 6)"),
+    (ROOT, " 10 - 4 = 7 (left: 5 6 7)"),  # wrong
+    (1, " 6 * 5 = 30 (left: 6 30)"),
+    (2, " 7 - 5 = 2 (left: 2 6)"),  # legal by itself, after a wrong step
+    (3, " 30 - 6 = 24 (left: 24)"),
+    (3, " 30 + 6 = 36 (left: 36)"),
+    (4, " 6 * 4 = 24 (left: 24)"),  # the target by cheating
+    (2, " 10 - 6 = 4 (left: 4 4 5)"),  # legal in the beginning, not here
+    (NO_NODE, ""),
+)
+LEDGER = {"prefilled": 9, "generated": 80}
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    """Two puzzles of the same tree; the second search ended on wrong answers and one place less."""
+    tokenizer = Tokenizer(build_tokenizer().to_str())
+    tree = SearchTree.empty(2, 1 + len(NODES), 16)
+    parent, tokens = np.array(tree.parent), np.array(tree.tokens)
+    for node, (above, text) in enumerate(NODES, 1):
+        ids = tokenizer.encode(text)
+        parent[:, node] = above
+        tokens[:, node, : len(ids)] = ids
+    snapshot = Snapshot(
+        puzzles=((4, 5, 6, 10),) * 2,
+        target=24,
+        tree=tree.replace(parent=parent, tokens=tokens),
+        kept=np.full((2, 3), NO_NODE),
+        answers=np.array([[5, 6, 7], [7, 5, NO_NODE]]),
+        values=np.array([[-0.1, -0.2, -0.3], [-0.5, -1.0, -np.inf]]),
+        ledger=LEDGER,
+    )
+    return judge_snapshot(snapshot, tokenizer.decode)
+
+
+def test_answers_are_judged_by_the_whole_path(results: Results) -> None:
+    first, second = results.solutions
+    assert [answer.solved for answer in first.answers] == [True, False, False]
+    assert [answer.solved for answer in second.answers] == [False, True]
+    expressions = [answer.expression for answer in first.answers]
+    assert expressions == ["(10 - 4) * 5 - 6", "(10 - 4) * 5 + 6", None]
+    assert [answer.value for answer in second.answers] == [-0.5, -1.0]
+    assert first.answers[0].lines == tuple(NODES[node - 1][1] for node in (1, 3, 5))
+
+
+def test_success_counts_the_best_answer_or_any(results: Results) -> None:
+    assert [solution.solved for solution in results.solutions] == [True, False]
+    assert [solution.any_solved for solution in results.solutions] == [True, True]
+    assert results.success_rate == 0.5
+    assert results.any_success_rate == 1.0
+
+
+def test_a_step_after_a_wrong_one_is_not_legal(results: Results) -> None:
+    assert [solution.nodes for solution in results.solutions] == [8, 8]
+    assert [solution.legal_nodes for solution in results.solutions] == [4, 4]
+    assert results.legality == pytest.approx(4 / 8)
+    assert results.ledger == LEDGER
