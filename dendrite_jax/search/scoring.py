@@ -76,7 +76,7 @@ class ValueTokens(struct.PyTreeNode):
 class RandomValues(struct.PyTreeNode):
     """The control of every value-guided search: a scorer's rules with random values."""
 
-    scorer: Scorer = struct.field(pytree_node=False)
+    scorer: Scorer
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
         scored = self.scorer(model, state, thoughts)

@@ -28,6 +28,7 @@ PROMPT = 16
 CACHE = CacheConfig(num_blocks=40, num_slots=12, max_context=40, block_size=4, debug=True)
 VOCAB = 11
 """Of the bigram model."""
+DECODER_CASE, DECODER_SEED = "llama3_gqa4", 0
 DECODER_TOLERANCE = 768 * 2**-24
 """Of the largest logit. A logit of the tiny decoder hangs on a chain of float32 sums of, in each of
 two layers, 64 + 64 + 40 + 64 + 64 + 96 terms, and 64 at the end, each rounded by 2⁻²⁴ of its size
@@ -54,8 +55,8 @@ def bigram() -> BigramModel:
 @cache
 def tiny_decoder() -> Decoder:
     """A random Llama of two layers, width 64, 8 heads on 2 key/value heads, 128 tokens."""
-    fields = CASES["llama3_gqa4"]
-    config, weights = read_config(fields), tiny_weights(fields, 0)
+    fields = CASES[DECODER_CASE]
+    config, weights = read_config(fields), tiny_weights(fields, DECODER_SEED)
 
     def make(param: Param) -> jax.Array:
         return jnp.concatenate([weights[part.name] for part in param.parts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,11 +15,11 @@ Logprobs = Callable[[Sequence[int]], np.ndarray]
 
 @dataclass(frozen=True)
 class Beam:
-    """A sequence of new tokens and its log-probability."""
+    """A sequence of new tokens, its log-probability and that under the length penalty."""
 
     tokens: tuple[int, ...]
-    logprob: float
-    score: float
+    logprob: float = math.nan
+    score: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""Tree of thoughts against plain Python that replays the draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from engine.generation_oracle import Stops
+from engine.programs import LANES, VOCAB, bigram, pad, start
+from engine.sampling_oracle import Knobs
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from search.judge import Judge
+from search.programs import CACHE, assert_only_roots_held, tree_of_thoughts
+from search.thought_oracle import Found, search
+
+from dendrite_jax.engine import NO_TOKEN, Sampling, StopRules
+from dendrite_jax.search import (
+    NO_NODE,
+    TreeOfThoughtsConfig,
+    TreeOfThoughtsResult,
+)
+
+TOLERANCE = 1e-4
+"""Of sums of a few log-probabilities of size 10 at most, in float32."""
+CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3, max_thought_tokens=4)
+
+
+class Variant(NamedTuple):
+    """What is static in a search."""
+
+    config: TreeOfThoughtsConfig
+    knobs: Knobs
+    sampling: Sampling
+    commit: tuple[int, ...]
+
+
+PLAIN_SEARCH = Variant(CONFIG, Knobs(), Sampling(), ())
+OTHER_SEARCH = Variant(
+    TreeOfThoughtsConfig(breadth=3, proposals=5, depth=4, max_thought_tokens=3),
+    Knobs(temperature=1.5, top_k=7),
+    Sampling(temperature=1.5, top_k=7),
+    (4, 1),
+)
+
+TOKEN = st.integers(0, VOCAB - 1)
+JUDGES = st.builds(
+    Judge,
+    weight=st.integers(1, 96).map(np.int32),
+    merge=st.sampled_from([2, 3, 5, 1000]).map(np.int32),
+    reject=st.sampled_from([2, 3, 101]).map(np.int32),
+    answer=st.integers(-1, VOCAB - 1).map(np.int32),
+)
+STOPS = st.lists(TOKEN, min_size=2, max_size=2, unique=True)
+
+
+def run(
+    variant: Variant,
+    prompts: Sequence[Sequence[int]],
+    seed: int,
+    stops: Sequence[int],
+    judge: Judge,
+) -> tuple[TreeOfThoughtsResult, list[Found | None]]:
+    """What the search finds and what it should."""
+    state, ids = start(bigram(), prompts, config=CACHE)
+    keys = jax.random.split(jax.random.key(seed), LANES)
+    words = np.asarray(jax.random.key_data(keys))
+    state, found = tree_of_thoughts(
+        bigram(),
+        state,
+        ids,
+        keys,
+        config=variant.config,
+        stop=StopRules.of(stops),
+        score=judge,
+        sampling=variant.sampling,
+        commit=np.array(variant.commit) if variant.commit else None,
+    )
+    assert_only_roots_held(state, ids)
+    expected = [
+        search(
+            prompt,
+            words[problem],
+            variant.config,
+            variant.knobs,
+            Stops((stops[0], stops[1])),
+            judge,
+            variant.commit,
+        )
+        for problem, prompt in enumerate(prompts)
+    ]
+    return jax.device_get(found), expected
+
+
+def assert_found(found: TreeOfThoughtsResult, problem: int, expected: Found) -> None:
+    tree = found.tree
+    used = {node.number for node in expected.nodes}
+    for number in set(range(tree.parent.shape[1])) - used:
+        assert tree.parent[problem, number] == NO_NODE
+        assert np.isneginf(tree.value[problem, number])
+        assert np.all(tree.tokens[problem, number] == NO_TOKEN)
+    for node in expected.nodes:
+        place = (problem, node.number)
+        tokens = pad(node.tokens, NO_TOKEN, tree.tokens.shape[2])
+        assert tree.tokens[place].tolist() == tokens.tolist()
+        assert tree.parent[place] == node.parent
+        assert tree.depth[place] == node.depth
+        assert tree.value[place] == node.verdict.value
+        assert tree.raw_logprob[place] == pytest.approx(node.raw_logprob, abs=TOLERANCE)
+        assert tree.logprob[place] == pytest.approx(node.logprob, abs=TOLERANCE)
+    count = found.answers.shape[1]
+    answers = [answer.number for answer in expected.answers]
+    assert found.answers[problem].tolist() == pad(answers, NO_NODE, count).tolist()
+    values = [answer.verdict.value for answer in expected.answers]
+    assert found.values[problem].tolist() == values + [-np.inf] * (count - len(values))
+
+
+@pytest.mark.parametrize("variant", [PLAIN_SEARCH, OTHER_SEARCH])
+@given(
+    prompts=st.lists(st.lists(TOKEN, min_size=1, max_size=5), min_size=LANES, max_size=LANES),
+    seed=st.integers(0, 2**31),
+    stops=STOPS,
+    judge=JUDGES,
+)
+@settings(max_examples=25)
+def test_every_problem_is_the_replay_of_its_own_search(
+    variant: Variant, prompts: list[list[int]], seed: int, stops: list[int], judge: Judge
+) -> None:
+    found, expected = run(variant, prompts, seed, stops, judge)
+    for problem, replay in enumerate(expected):
+        assume(replay is not None)
+        assert_found(found, problem, replay)
