@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import jax
 import numpy as np
+
+from dendrite_jax.search import TreeOfThoughtsConfig
 from engine.generation_oracle import Stops, grow
 from engine.sampling_oracle import Knobs
 from fast_jit import fast_jit
 from search.judge import Judge, Verdict, verdict
-
-from dendrite_jax.search import TreeOfThoughtsConfig
 
 
 @dataclass(frozen=True)
