@@ -22,6 +22,7 @@ class Thoughts(NamedTuple):
     complete: Array  # bool[lanes], ended by a stop rule and not by its length
     raw_logprob: Array  # f32[lanes], sum over the thought
     logprob: Array  # f32[lanes]
+    parent: Array  # i32[lanes], node that the thought grows from
 
 
 class Scored(NamedTuple):
@@ -49,11 +50,16 @@ def thought_key(tokens: Array) -> Array:
     return jax.lax.bitcast_convert_type(code, jnp.int32)
 
 
+def path_key(thoughts: Thoughts) -> Array:
+    """Keys i32[lanes] that merge a thought with its equals from the same parent only."""
+    return thought_key(jnp.concatenate([thoughts.parent[:, None], thoughts.tokens], axis=1))
+
+
 def mean_loglikelihood(model: Model, state: State, thoughts: Thoughts) -> Scored:
     """Scores a thought by the mean raw log-probability of its tokens."""
     value = thoughts.raw_logprob / jnp.maximum(thoughts.length, 1)
     no_answer = jnp.zeros_like(thoughts.complete)
-    return Scored(value, thought_key(thoughts.tokens), no_answer)
+    return Scored(value, path_key(thoughts), no_answer)
 
 
 class ValueTokens(struct.PyTreeNode):
@@ -70,7 +76,7 @@ class ValueTokens(struct.PyTreeNode):
         verdicts = logits[:, jnp.stack([self.good, self.bad])]
         value = token_logprob(verdicts, jnp.zeros(verdicts.shape[0], jnp.int32))
         no_answer = jnp.zeros_like(thoughts.complete)
-        return Scored(value, thought_key(thoughts.tokens), no_answer)
+        return Scored(value, path_key(thoughts), no_answer)
 
 
 class RandomValues(struct.PyTreeNode):
