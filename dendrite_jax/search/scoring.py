@@ -40,12 +40,15 @@ class Scorer(Protocol):
 
 
 def thought_key(tokens: Array) -> Array:
-    """A hash i32[lanes] of token rows i32[lanes, n] (FNV-1a over the ids)."""
+    """A hash i32[lanes] of token rows i32[lanes, n] (MurmurHash3's finaliser after each id)."""
 
     def mix(code: Array, column: Array) -> tuple[Array, None]:
-        return (code ^ column.astype(jnp.uint32)) * jnp.uint32(16777619), None
+        code ^= column.astype(jnp.uint32)
+        code = (code ^ (code >> 16)) * jnp.uint32(0x85EBCA6B)
+        code = (code ^ (code >> 13)) * jnp.uint32(0xC2B2AE35)
+        return code ^ (code >> 16), None
 
-    start = jnp.full(tokens.shape[0], 2166136261, jnp.uint32)
+    start = jnp.full(tokens.shape[0], 0x9E3779B9, jnp.uint32)
     code, _ = jax.lax.scan(mix, start, tokens.T)
     return jax.lax.bitcast_convert_type(code, jnp.int32)
 
