@@ -12,13 +12,12 @@ from dendrite_jax import search
 from dendrite_jax.cache import Cache, CacheConfig, debug
 from dendrite_jax.engine import Model, State
 from engine.programs import LANES, fork, free, pad, run_prefill, start
-from fast_jit import fast_jit
 
 CACHE = CacheConfig(num_blocks=160, num_slots=120, max_context=24, block_size=4, debug=True)
 
-beam_search = fast_jit(search.beam_search, static_argnames="config", donate_argnums=1)
-tree_of_thoughts = fast_jit(search.tree_of_thoughts, static_argnames="config", donate_argnums=1)
-_usage = fast_jit(lambda state: (debug.violations(state.cache), kv.stats(state.cache)))
+beam_search = jax.jit(search.beam_search, static_argnames="config", donate_argnums=1)
+tree_of_thoughts = jax.jit(search.tree_of_thoughts, static_argnames="config", donate_argnums=1)
+_usage = jax.jit(lambda state: (debug.violations(state.cache), kv.stats(state.cache)))
 
 
 def assert_only_roots_held(state: State, roots: np.ndarray) -> None:

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from dendrite_jax import search
-from dendrite_jax.engine import NO_TOKEN, State, StopRules
+from dendrite_jax.engine import NO_TOKEN, Model, State, StopRules
 from dendrite_jax.search import BeamSearchConfig, TreeOfThoughtsConfig, mean_loglikelihood
 from dendrite_jax.search.tree_of_thoughts import start as start_thoughts
 from engine.programs import LANES, VOCAB, bigram, start
-from fast_jit import fast_jit
 from search.positional import PositionalModel, random_table
 from search.programs import CACHE, assert_only_roots_held
 
@@ -39,7 +38,7 @@ def thoughts(state: State, roots: jax.Array, keys: jax.Array) -> tuple[State, An
     return search.tree_of_thoughts(bigram(), state, roots, keys, THOUGHTS, stop=stop, score=score)
 
 
-MODELS = {beams: POSITIONAL, thoughts: bigram()}
+MODELS: dict[Search, Model] = {beams: POSITIONAL, thoughts: bigram()}
 SEARCHES = pytest.mark.parametrize("run", [beams, thoughts])
 
 
@@ -51,7 +50,7 @@ def problem_keys(seed: int = 0) -> jax.Array:
 def batched(run: Search) -> Any:
     """What each problem finds in one batch."""
     state, ids = start(MODELS[run], PROMPTS, config=CACHE)
-    state, found = fast_jit(run, donate_argnums=0)(state, ids, problem_keys())
+    state, found = jax.jit(run, donate_argnums=0)(state, ids, problem_keys())
     assert_only_roots_held(state, ids)
     return jax.device_get(found)
 
@@ -82,7 +81,7 @@ def test_alone_each_problem_finds_the_same_in_one_trace_without_the_host(run: Se
         traces += 1
         return run(state, roots, keys)
 
-    alone = fast_jit(counted, donate_argnums=0)
+    alone = jax.jit(counted, donate_argnums=0)
     keys = problem_keys()
     for number in range(LANES):
         order = np.roll(np.arange(LANES), number + 1)  # another slot, other neighbours
@@ -106,7 +105,7 @@ def test_vmap_over_states_is_a_loop_over_them(run: Search) -> None:
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     roots = np.stack(ids)[:, :2]
     keys = problem_keys().reshape(2, 2)
-    after, found = fast_jit(jax.vmap(run))(stacked, roots, keys)
+    after, found = jax.jit(jax.vmap(run))(stacked, roots, keys)
     found = jax.device_get(found)
     flat = jax.tree.map(lambda leaf: leaf.reshape(LANES, *leaf.shape[2:]), found)
     assert_same(flat, batched(run))
@@ -116,7 +115,7 @@ def test_vmap_over_states_is_a_loop_over_them(run: Search) -> None:
 
 def test_one_key_is_split_among_the_problems() -> None:
     state, ids = start(bigram(), PROMPTS, config=CACHE)
-    begin = fast_jit(start_thoughts, static_argnums=3)
+    begin = jax.jit(start_thoughts, static_argnums=3)
     with_one = begin(state, ids, jax.random.key(5), THOUGHTS)
     with_each = begin(state, ids, jax.random.split(jax.random.key(5), LANES), THOUGHTS)
     assert_same(jax.device_get(with_one.state.key), jax.device_get(with_each.state.key))

@@ -23,7 +23,6 @@ from dendrite_jax.search import (
 from engine.generation_oracle import TABLE
 from engine.programs import LANES, bigram, pad, start
 from engine.sampling_oracle import log_softmax
-from fast_jit import fast_jit
 from search.judge import Judge
 
 MODEL = bigram()
@@ -42,7 +41,7 @@ def thoughts(branch: np.ndarray | None = None) -> Thoughts:
     )
 
 
-@fast_jit
+@jax.jit
 def score(scorer: Scorer, state: State, thoughts: Thoughts) -> Scored:
     return scorer(MODEL, state, thoughts)
 
@@ -83,7 +82,7 @@ def test_value_tokens_compare_two_verdicts_of_the_model() -> None:
 
 
 def test_random_values_are_a_branchs_own_and_keep_the_rules() -> None:
-    judge = Judge(*(jnp.int32(n) for n in (7, 1000, 5, 6)))
+    judge = Judge.of(weight=7, merge=1000, reject=5, answer=6)
     state, ids = start(MODEL, [[1, 2], [3], [5, 3], [2, 2]])
     plain = score(judge, state, thoughts(ids))
     found = score(RandomValues(judge), state, thoughts(ids))
@@ -107,7 +106,7 @@ def test_a_control_of_a_scorer_with_arrays_is_traced_once() -> None:
         traces += 1
         return jax.tree.leaves(scorer)[0]
 
-    call = fast_jit(counted)
+    call = jax.jit(counted)
     for good in (1, 2, 3):
         verdicts = ValueTokens(jnp.full(2, good), jnp.zeros(2, jnp.int32))
         assert call(RandomValues(verdicts))[0] == good

@@ -31,7 +31,7 @@ CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3, max_thought_token
 MODEL = bigram()
 PROMPTS = [[1], [2, 3], [4, 5, 6], [7]]
 STOPS = (0, 8)
-JUDGE = Judge(np.int32(7), np.int32(20), np.int32(5), np.int32(3))
+JUDGE = Judge.of(weight=7, merge=20, reject=5, answer=3)
 NEEDED_SLOTS = LANES * CONFIG.num_slots
 
 
@@ -94,7 +94,8 @@ def _logprob(path: Sequence[int], thought: Sequence[int]) -> float:
 def assert_consistent(found: TreeOfThoughtsResult, problem: int) -> None:
     """Every level grows from the best of the one before; the answers are the best there are."""
     tree, nodes = found.tree, recorded(found, problem)
-    kept, answers = {ROOT}, []
+    kept = {ROOT}
+    answers: list[Node] = []
     for level in range(CONFIG.depth):
         row = [node for node in nodes if (node.number - 1) // CONFIG.proposals == level]
         assert {node.parent for node in row} <= kept
