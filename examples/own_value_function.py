@@ -15,8 +15,8 @@ from dendrite_jax.search import (
     Scored,
     Thoughts,
     TreeOfThoughtsConfig,
+    path_key,
     path_tokens,
-    thought_key,
     tree_of_thoughts,
 )
 from dendrite_jax.tasks.game24.solve import load_solver
@@ -26,7 +26,7 @@ def short_and_likely(model: Model, state: State, thoughts: Thoughts) -> Scored:
     """Prefers thoughts that the model finds likely and that are short."""
     value = thoughts.raw_logprob - 0.5 * thoughts.length
     nothing_ends = jnp.zeros_like(thoughts.complete)
-    return Scored(value, merge_key=thought_key(thoughts.tokens), answer=nothing_ends)
+    return Scored(value, merge_key=path_key(thoughts), answer=nothing_ends)
 
 
 def main() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from jax.typing import ArrayLike
@@ -26,7 +27,6 @@ from engine.programs import (
     step,
     tiny_decoder,
 )
-from fast_jit import fast_jit
 from models.dense_decoder import dense_logits
 from models.tiny_models import raw_bits
 
@@ -79,7 +79,7 @@ def test_scored_tokens_have_the_logits_after_each() -> None:
     model = bigram()
     state, ids = start(model, [[1], [2]])
     tokens = raw_bits(3, "scored", LANES * 6).reshape(LANES, 6) % model.vocab_size
-    score = fast_jit(engine.score_tokens, donate_argnums=1)
+    score = jax.jit(engine.score_tokens, donate_argnums=1)
     state, logits, ok = score(model, state, ids, tokens.astype(int), pad([6, 1, 0, 7]))
     assert ok.tolist() == [True, True, False, False]
     for lane, count in enumerate((6, 1)):

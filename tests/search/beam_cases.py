@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+
+from dendrite_jax.search import BeamSearchConfig
 from engine.programs import pad, start, tiny_decoder
 from models.tiny_models import raw_bits
 from search.beam_oracle import Beam
 from search.programs import CACHE, assert_only_roots_held, beam_search
-
-from dendrite_jax.search import BeamSearchConfig
 
 PROMPTS = [
     (raw_bits(5, f"beams {n}", 7) % tiny_decoder().vocab_size).astype(int).tolist()

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+
+from dendrite_jax.search import BeamSearchConfig
 from engine.programs import DECODER_CASE, DECODER_SEED
 from models import hf_oracle
 from models.parity_cases import model_folder
 from search.beam_cases import PROMPTS
 from search.beam_oracle import Beam
-
-from dendrite_jax.search import BeamSearchConfig
 
 
 def hf_beams(config: BeamSearchConfig, stop_tokens: Sequence[int]) -> list[list[Beam]]:

@@ -24,6 +24,10 @@ class Judge(struct.PyTreeNode):
     reject: jax.Array  # i32[], a path whose value is a multiple of this is rejected
     answer: jax.Array  # i32[], a thought that ends after this token is an answer
 
+    @classmethod
+    def of(cls, *, weight: int, merge: int, reject: int, answer: int) -> Judge:
+        return cls(jnp.int32(weight), jnp.int32(merge), jnp.int32(reject), jnp.int32(answer))
+
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
         tokens, length = engine.branch_tokens(state, thoughts.branch)
         place = jnp.arange(tokens.shape[1])

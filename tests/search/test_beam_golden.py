@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from search.beam_cases import BeamCase, assert_engine_finds, load_golden
 
 

@@ -14,14 +14,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dendrite_jax.cache.state import OUT_OF_SLOTS
-from dendrite_jax.engine import NO_TOKEN, State
+from dendrite_jax.engine import NO_TOKEN
 from dendrite_jax.search import BeamSearchConfig, BeamSearchResult
-from engine.programs import LANES, VOCAB, fork, pad, run_prefill, start
+from engine.programs import LANES, VOCAB, pad, start
 from engine.sampling_oracle import log_softmax
 from search.beam_oracle import Beam, Beams
 from search.beam_oracle import beam_search as plain_beam_search
 from search.positional import PositionalModel, random_table
-from search.programs import CACHE, assert_only_roots_held, beam_search
+from search.programs import CACHE, assert_only_roots_held, assert_unchanged, beam_search, occupied
 
 TOLERANCE = 1e-5
 """Of logprobs of size 20 at most: sums of a few terms in float32."""
@@ -155,32 +155,13 @@ def test_a_width_of_one_without_stops_is_greedy() -> None:
             context.append(new)
 
 
-def starved(free_blocks: int) -> tuple[State, np.ndarray]:
-    """Four roots, and other branches that leave only so many blocks."""
-    state, ids = start(MODEL, ROOTS, config=CACHE)
-    to_fill = CACHE.num_blocks - LANES - free_blocks
-    while to_fill:
-        blocks = [min(4, max(0, to_fill - 4 * lane)) for lane in range(LANES)]
-        fills = [[0] * (4 * n - len(root)) for n, root in zip(blocks, ROOTS, strict=True)]
-        state, fillers = fork(state, ids)
-        state, _ = run_prefill(MODEL, state, fillers, fills)
-        to_fill -= sum(blocks)
-    return state, ids
-
-
 @pytest.mark.parametrize("free_blocks", [1, 3, 6, 10])
 def test_problems_without_room_end_with_what_they_have(free_blocks: int) -> None:
-    state, ids = starved(free_blocks)
+    state, ids = occupied(MODEL, ROOTS, free_blocks)
     before = jax.device_get(state.cache)
-    others = np.flatnonzero(before.alive)
-    assert np.sum(before.pool.ref_count == 0) == free_blocks
     state, found = beam_search(MODEL, state, ids, None, config=LONG, stop_tokens=np.array([-1, -1]))
-    after = jax.device_get(state.cache)
-    assert np.flatnonzero(after.alive).tolist() == others.tolist()
-    np.testing.assert_array_equal(after.pool.ref_count, before.pool.ref_count)
-    np.testing.assert_array_equal(after.table, before.table)
-    assert not np.any(after.error[others])
-    assert after.misuse == 0
+    assert_unchanged(before, state)
+    assert state.cache.misuse == 0
     lengths = np.asarray(found.length)
     assert lengths.min() >= 1
     assert lengths.min() < LONG.max_new_tokens
@@ -192,11 +173,8 @@ def test_problems_without_room_end_with_what_they_have(free_blocks: int) -> None
 
 
 def test_problems_without_slots_end_and_say_so() -> None:
-    state, ids = start(MODEL, ROOTS, config=CACHE)
-    for _ in range(26):
-        state, _ = fork(state, ids)
+    state, ids = occupied(MODEL, ROOTS, free_slots=12)
     others = np.flatnonzero(state.cache.alive)
-    assert CACHE.num_slots - len(others) == 12
     state, found = beam_search(MODEL, state, ids, None, config=LONG, stop_tokens=np.array([-1, -1]))
     assert state.cache.misuse == OUT_OF_SLOTS
     assert np.flatnonzero(state.cache.alive).tolist() == others.tolist()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from search.beam_cases import CONFIGS, TOLERANCE, BeamCase, assert_engine_finds, load_golden
-from search.hf_beams import hf_beams
 
 from dendrite_jax.search import BeamSearchConfig
+from search.beam_cases import CONFIGS, TOLERANCE, BeamCase, assert_engine_finds, load_golden
+from search.hf_beams import hf_beams
 
 STOPS = [[5, 90], [3, 17], [64, 101]]
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 import jax
 import numpy as np
-from engine.generation_oracle import Stops, grow
-from engine.sampling_oracle import Knobs
-from fast_jit import fast_jit
-from search.judge import Judge, Verdict, verdict
 
 from dendrite_jax.search import TreeOfThoughtsConfig
+from engine.generation_oracle import Stops, grow
+from engine.sampling_oracle import Knobs
+from search.judge import Judge, Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def best(nodes: Sequence[Node], count: int) -> list[Node]:
     return sorted(accepted, key=lambda node: -node.verdict.value)[:count]
 
 
-@fast_jit
+@jax.jit
 def _child_key(key: jax.Array, number: jax.Array) -> jax.Array:
     folded = jax.random.fold_in(jax.random.wrap_key_data(key), number)
     return jax.random.key_data(folded)
