@@ -101,8 +101,8 @@ def _prefix(model: Decoder, config: CacheConfig, context: int) -> tuple[State, i
     state, ids = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
     tokens = jnp.zeros((1, FILL), jnp.int32)
     cache = state.cache
-    for _ in range(context // FILL):
-        cache, _ = append(cache, ids, tokens, jnp.array([FILL]))
+    for done in range(0, context, FILL):
+        cache, _ = append(cache, ids, tokens, jnp.array([min(FILL, context - done)]))
     kv.raise_errors(cache)
     return state.replace(cache=cache), int(ids[0])
 
