@@ -55,18 +55,10 @@ def test_a_fork_prefix_has_the_length_that_is_reported(context: int) -> None:
     assert int(state.cache.length[root]) == context
 
 
-def test_game24_rows_of_two_puzzles() -> None:
-    pretrained = load_solver()
-    greedy = game24._greedy_row(pretrained, PUZZLES, 24)
+def test_game24_greedy_row_of_two_puzzles() -> None:
+    greedy = game24._greedy_row(load_solver(), PUZZLES, 24)
     assert greedy["best_answer_right"] in (0, 0.5)  # 1 1 1 1 has no solution
-    tree = game24._tree_row(pretrained, PUZZLES, 24, 0, 1, random=False)
-    control = game24._tree_row(pretrained, PUZZLES, 24, 0, 1, random=True)
-    assert set(greedy) == set(tree) == set(control)
-    for row in (tree, control):
-        assert row["best_answer_right"] <= row["any_kept_right"] <= 0.5
-        assert 0 < row["step_legality"] <= 1
-        assert row["forks_per_puzzle"] > 0
-    assert control["method"] == f"{tree['method']}, random values"
+    assert greedy["forks_per_puzzle"] == 0
 
 
 def test_a_transcript_is_cut_into_steps() -> None:

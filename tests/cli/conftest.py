@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pytest
 
 from dendrite_jax.cli.main import main
@@ -29,8 +28,6 @@ Dendrite = Callable[..., Ran]
 def dendrite(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Dendrite:
     """`dendrite("solve", "4 5 6 10")`; nothing is kept in the user's compilation cache."""
     monkeypatch.setenv("DENDRITE_COMPILATION_CACHE", "")
-    # Each program runs for milliseconds; optimising it takes longer.
-    jax.config.update("jax_disable_most_optimizations", True)
 
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["dendrite", *arguments])
