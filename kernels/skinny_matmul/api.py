@@ -44,7 +44,7 @@ def skinny_matmul(
 
     Raises:
       ValueError: shapes that do not fit together.
-      NotImplementedError: the Triton kernel lacks the case.
+      UnsupportedError: the Triton kernel lacks the case.
     """
     _check(x, weight, norm, bias, swiglu, residual)
     out_dtype = x.dtype if out_dtype is None else out_dtype

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.launch import array_type, launch
 from dendrite_jax.kernels.skinny_matmul import triton as kernels
+from dendrite_jax.kernels.skinny_matmul.reference import rms_norm
 from dendrite_jax.kernels.skinny_matmul.shapes import (
     MAX_ROWS,
     RowBlocks,
@@ -33,9 +34,9 @@ def skinny_matmul(
     rows, depth = x.shape[0], weight.shape[1]
     outputs = weight.shape[0] // (2 if swiglu else 1)
     if rows > MAX_ROWS:
-        raise NotImplementedError(f"x has {rows} rows; the kernel takes at most {MAX_ROWS}")
+        raise UnsupportedError(f"x has {rows} rows; the kernel takes at most {MAX_ROWS}")
     if weight.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
-        raise NotImplementedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
+        raise UnsupportedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
     if rows == 1 and not isinstance(blocks, TileBlocks):
         blocks = blocks or row_blocks(outputs, depth, swiglu)
         return launch(
@@ -57,9 +58,7 @@ def skinny_matmul(
             UNROLL=blocks.unroll,
         )
     if norm is not None:
-        wide = x.astype(jnp.float32)
-        wide *= jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-        x = (wide * norm.astype(jnp.float32)).astype(x.dtype)
+        x = rms_norm(x, norm, eps)
     blocks = blocks or tile_blocks(rows, outputs, depth, swiglu)
     return _tiled(x, weight, bias, residual, swiglu, out_dtype, blocks)
 
@@ -76,9 +75,10 @@ def _tiled(
     """The tensor-core product of normalised rows; a split product is summed by XLA."""
     rows, depth = x.shape
     outputs = weight.shape[0] // (2 if swiglu else 1)
-    if depth % (blocks.splits * blocks.columns):
-        raise NotImplementedError(
-            f"depth {depth} is not a multiple of splits {blocks.splits} x columns {blocks.columns}"
+    if blocks.columns < 16 or depth % (blocks.splits * blocks.columns):
+        raise UnsupportedError(
+            f"depth {depth} is not a multiple of splits {blocks.splits} x columns "
+            f"{blocks.columns}, at least 16"
         )
     split = blocks.splits > 1
     tile = max(16, 1 << (rows - 1).bit_length())

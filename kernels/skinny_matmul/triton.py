@@ -126,10 +126,10 @@ def tile_kernel(
         xs = tl.load(x_at + start, mask=used[None, :], other=0.0)
         w = tl.load(w_at + start, mask=kept[:, None], other=0.0, eviction_policy="evict_first")
         if SWIGLU:
-            gate = tl.dot(w, xs, gate)
+            gate = tl.dot(w, xs, gate, input_precision="ieee")
             up_at = w_at + N * K + start
             w = tl.load(up_at, mask=kept[:, None], other=0.0, eviction_policy="evict_first")
-        acc = tl.dot(w, xs, acc)
+        acc = tl.dot(w, xs, acc, input_precision="ieee")
     if bias is not None:
         if SWIGLU:
             gate += tl.load(bias + rows, mask=kept, other=0.0).to(tl.float32)[:, None]
