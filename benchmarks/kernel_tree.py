@@ -164,7 +164,7 @@ def measure(num_heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> list
                     "of_bandwidth": unique / READ_BANDWIDTH / seconds,
                     "relative_error": relative_error(tree, q, pools, plans[key]),
                 }
-            except Exception as error:  # noqa: BLE001 - one variant that fails leaves the others
+            except Exception as error:
                 record["error"] = f"{type(error).__name__}: {str(error)[:300]}"
             records.append(record)
     return records

@@ -51,7 +51,7 @@ def compile_all(jobs: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]]) -> 
         try:
             jitted = jax.jit(looped(body), compiler_options=options)
             return jitted.lower(jnp.int32(1), *arguments).compile()
-        except Exception as error:  # noqa: BLE001 - one variant that fails leaves the others
+        except Exception as error:
             return error
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cache.model import Block, CacheModel
-from fast_jit import fast_jit
 
+from cache.model import Block, CacheModel
 from dendrite_jax import cache as kv
 from dendrite_jax.cache import Appended, Cache, CacheConfig, CacheStats, KVPool, debug
 from dendrite_jax.cache.state import NO_BLOCK
 from dendrite_jax.kernels.append_kv import append_kv
+from fast_jit import fast_jit
 
 LANES = 4
 """Lanes of every call, so that each function is compiled once a configuration."""

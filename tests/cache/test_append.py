@@ -7,7 +7,6 @@ test states only what makes its case.
 from __future__ import annotations
 
 from cache.harness import SMALL, TOKENS, Harness
-
 from dendrite_jax.cache.state import (
     CONTEXT_FULL,
     COUNT_TOO_LARGE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 from cache.harness import LANES, SMALL, Harness
-
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.cache.state import (
     DUPLICATE_BRANCH,

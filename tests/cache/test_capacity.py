@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from cache.harness import LANES, MODEL_SHAPE, SMALL, TOKENS, Harness
 
+from cache.harness import LANES, MODEL_SHAPE, SMALL, TOKENS, Harness
 from dendrite_jax import cache as kv
 from dendrite_jax.cache import BranchError, CacheConfig, CapacityError
 from dendrite_jax.cache.capacity import free_bytes

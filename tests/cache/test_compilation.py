@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cache.harness import LANES, TOKENS, Harness, write
 
+from cache.harness import LANES, TOKENS, Harness, write
 from dendrite_jax import cache as kv
 from dendrite_jax.cache import Cache, CacheConfig
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import pytest
-from cache.harness import LANES, SMALL, Harness, inspect
 
+from cache.harness import LANES, SMALL, Harness, inspect
 from dendrite_jax.cache import Cache
 from dendrite_jax.cache.debug import CacheCorrupted, check
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from cache.harness import LANES, SMALL, TOKENS, Harness
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from cache.harness import LANES, SMALL, TOKENS, Harness
 
 ANY_ID = st.integers(-1, SMALL.num_slots)
 

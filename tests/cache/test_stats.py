@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from cache.harness import MODEL_SHAPE, SMALL, Harness, inspect
 
+from cache.harness import MODEL_SHAPE, SMALL, Harness, inspect
 from dendrite_jax import cache as kv
 from dendrite_jax.cache import CacheConfig
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+
 from engine.programs import CACHE, VOCAB, bigram
 from engine.sampling_oracle import Knobs, log_softmax, process
 from fast_jit import fast_jit

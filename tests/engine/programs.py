@@ -12,8 +12,6 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fast_jit import fast_jit
-from models.tiny_models import CASES, tiny_weights, uniform
 
 from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
@@ -22,6 +20,8 @@ from dendrite_jax.models import Decoder
 from dendrite_jax.models.hf_config import read_config
 from dendrite_jax.models.layout import Param, build_params
 from dendrite_jax.testing import BigramModel
+from fast_jit import fast_jit
+from models.tiny_models import CASES, tiny_weights, uniform
 
 LANES = 4
 PROMPT = 16

@@ -5,6 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from dendrite_jax import engine
+from dendrite_jax.cache import CacheConfig, block_bytes
+from dendrite_jax.engine import GenerateConfig, Generated, Sampling, State
 from engine.programs import (
     CACHE,
     DECODER_TOLERANCE,
@@ -19,10 +23,6 @@ from engine.sampling_oracle import log_softmax
 from fast_jit import fast_jit
 from models.dense_decoder import dense_logits
 from models.tiny_models import raw_bits
-
-from dendrite_jax import engine
-from dendrite_jax.cache import CacheConfig, block_bytes
-from dendrite_jax.engine import GenerateConfig, Generated, Sampling, State
 
 MODEL = tiny_decoder()
 NEW_TOKENS = 8

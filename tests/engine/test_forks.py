@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+
+from dendrite_jax.engine import State
 from engine.programs import (
     CACHE,
     LANES,
@@ -17,8 +19,6 @@ from engine.programs import (
     set_keys,
     start,
 )
-
-from dendrite_jax.engine import State
 
 MODEL = bigram()
 

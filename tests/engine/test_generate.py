@@ -8,6 +8,21 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from jax.typing import ArrayLike
+
+from dendrite_jax import engine
+from dendrite_jax.cache import CapacityError, debug, raise_errors
+from dendrite_jax.engine import (
+    FINISH_NAMES,
+    NO_TOKEN,
+    GenerateConfig,
+    Generated,
+    State,
+    StopRules,
+    compile_stop_strings,
+)
 from engine.generation_oracle import TABLE, TOKEN_BYTES, Stops, grow
 from engine.programs import (
     CACHE,
@@ -25,21 +40,6 @@ from engine.programs import (
 )
 from engine.sampling_oracle import Knobs, as_sampling, chi_square_p, log_softmax
 from fast_jit import fast_jit
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from jax.typing import ArrayLike
-
-from dendrite_jax import engine
-from dendrite_jax.cache import CapacityError, debug, raise_errors
-from dendrite_jax.engine import (
-    FINISH_NAMES,
-    NO_TOKEN,
-    GenerateConfig,
-    Generated,
-    State,
-    StopRules,
-    compile_stop_strings,
-)
 
 MODEL = bigram()
 NEW_TOKENS = 8

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from dendrite_jax import engine
+from dendrite_jax.cache import BranchError, CacheConfig, debug, raise_errors
+from dendrite_jax.cache.state import CONTEXT_FULL, OUT_OF_BLOCKS
+from dendrite_jax.engine import length_bucket
+from dendrite_jax.engine.step import PREFILL_CHUNK
 from engine.programs import (
     DECODER_TOLERANCE,
     LANES,
@@ -22,12 +28,6 @@ from engine.programs import (
 from fast_jit import fast_jit
 from models.dense_decoder import dense_logits
 from models.tiny_models import raw_bits
-
-from dendrite_jax import engine
-from dendrite_jax.cache import BranchError, CacheConfig, debug, raise_errors
-from dendrite_jax.cache.state import CONTEXT_FULL, OUT_OF_BLOCKS
-from dendrite_jax.engine import length_bucket
-from dendrite_jax.engine.step import PREFILL_CHUNK
 
 MODEL = tiny_decoder()
 PROMPTS = [

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
 from cache.model import CacheModel
+from dendrite_jax.cache import debug
 from engine.programs import (
     CACHE,
     DECODER_TOLERANCE,
@@ -20,12 +25,7 @@ from engine.programs import (
     step,
     tiny_decoder,
 )
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from models.dense_decoder import dense_logits
-
-from dendrite_jax.cache import debug
 
 MODEL = tiny_decoder()
 TOKEN = st.integers(0, MODEL.vocab_size - 1)

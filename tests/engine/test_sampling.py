@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from engine.sampling_oracle import Knobs, as_sampling, chi_square_p, log_softmax, process
-from fast_jit import fast_jit
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from models.tiny_models import uniform
 
 from dendrite_jax.engine import GREEDY, PLAIN, Sampling, sample
 from dendrite_jax.engine.sampling import process_logits
+from engine.sampling_oracle import Knobs, as_sampling, chi_square_p, log_softmax, process
+from fast_jit import fast_jit
+from models.tiny_models import uniform
 
 LANES, VOCAB = 4, 12
 TOLERANCE = 32 * 2**-24

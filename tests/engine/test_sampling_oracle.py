@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fast_jit import fast_jit
-from models.tiny_models import raw_bits, uniform
 from transformers import (
     LogitsProcessorList,
     MinPLogitsWarper,
@@ -20,6 +18,8 @@ from transformers import (
 
 from dendrite_jax.engine import Sampling
 from dendrite_jax.engine.sampling import process_logits
+from fast_jit import fast_jit
+from models.tiny_models import raw_bits, uniform
 
 LANES, VOCAB = 50, 300
 TOLERANCE = 8 * 2**-24

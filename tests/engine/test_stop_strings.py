@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fast_jit import fast_jit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_jax.engine import StopRules, StopStrings, compile_stop_strings
 from dendrite_jax.engine.stopping import RUNNING, STOP_STRING, STOP_TOKEN, advance_stop
+from fast_jit import fast_jit
 
 advance = fast_jit(advance_stop)
 

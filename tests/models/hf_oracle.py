@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from models.parity_cases import STEPS, Golden
-from models.tiny_models import PROMPT_LENGTHS
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils.logging import disable_progress_bar
+
+from models.parity_cases import STEPS, Golden
+from models.tiny_models import PROMPT_LENGTHS
 
 disable_progress_bar()
 

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from dendrite_jax.models.config import ModelConfig
+from dendrite_jax.models.hf_config import read_config
+from dendrite_jax.models.weights import load_params
 from models.tiny_models import (
     CASES,
     PROMPT_LENGTHS,
@@ -21,10 +25,6 @@ from models.tiny_models import (
     tiny_weights,
     write_folder,
 )
-
-from dendrite_jax.models.config import ModelConfig
-from dendrite_jax.models.hf_config import read_config
-from dendrite_jax.models.weights import load_params
 
 STEPS = 64
 TOLERANCE = 1e-4

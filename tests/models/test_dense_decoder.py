@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from models.dense_decoder import dense_logits
 from models.parity_cases import NAMES, STEPS, assert_parity, load_case
 from models.tiny_models import PROMPT_LENGTHS

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dendrite_jax.models.config import ModelConfig, RopeScaling
+from dendrite_jax.models.hf_config import ModelConfigError, read_config
 from models.published_configs import (
     LLAMA31_8B,
     MISTRAL_7B_V01,
@@ -14,9 +17,6 @@ from models.published_configs import (
     QWEN25_HALF_B,
     without,
 )
-
-from dendrite_jax.models.config import ModelConfig, RopeScaling
-from dendrite_jax.models.hf_config import ModelConfigError, read_config
 
 
 def test_llama_31() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models.published_configs import LLAMA31_8B, MISTRAL_7B_V01, QWEN3_06B, QWEN25_HALF_B, without
-from models.tiny_models import CASES
 from transformers import AutoConfig
 
 from dendrite_jax.models.hf_config import read_config
+from models.published_configs import LLAMA31_8B, MISTRAL_7B_V01, QWEN3_06B, QWEN25_HALF_B, without
+from models.tiny_models import CASES
 
 PUBLISHED = {
     "llama": LLAMA31_8B,

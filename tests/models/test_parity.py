@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+
 from models.engine_adapter import Run, run_prefill_and_decode
 from models.parity_cases import NAMES, STEPS, ParityCase, assert_parity, load_case
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from models import hf_oracle
 from models.engine_adapter import run_prefill_and_decode
 from models.parity_cases import (

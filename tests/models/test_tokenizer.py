@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import tiny_tokenizers
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, processors
 from tokenizers.models import BPE, WordLevel
 
 from dendrite_jax.models.tokenizer import TextStream, Tokenizer, TokenizerError
+from models import tiny_tokenizers
 
 LIBRARY = {
     "byte_level": tiny_tokenizers.byte_level(),

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from models.tiny_models import CASES, tiny_weights, write_folder
 from safetensors.numpy import save_file
 
 from dendrite_jax.models.config import ModelConfig
 from dendrite_jax.models.hf_config import read_config
 from dendrite_jax.models.layout import param_layout
 from dendrite_jax.models.weights import WeightsError, load_params
+from models.tiny_models import CASES, tiny_weights, write_folder
 
 FIELDS = CASES["llama_biases"]
 CONFIG = read_config(FIELDS)

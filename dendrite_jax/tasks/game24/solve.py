@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -184,6 +185,21 @@ class Game24Search:
         ledger = state.cache.ledger.totals()
         return self.judge(Snapshot(numbers, target, tree, kept, answers, values, ledger))
 
+    def fork_microseconds(self, repeats: int = 20) -> float:
+        """Time of one fork, measured: one call that makes as many children as a level does."""
+        state = jax.jit(engine.init, static_argnames="config")(
+            self.model, config=cache_config(self.config, 1)
+        )
+        state, roots = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
+        parents = jnp.broadcast_to(roots, self.config.proposals)
+        fork = jax.jit(engine.fork)
+        seconds = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            jax.block_until_ready(fork(state, parents)[1])
+            seconds.append(time.perf_counter() - start)
+        return 1e6 * float(np.median(seconds[1:])) / self.config.proposals
+
     def judge(self, snapshot: Snapshot) -> Results:
         """The answers of a search so far, judged by the exact rules."""
         return judge_snapshot(snapshot, self.tokenizer.decode)
@@ -196,8 +212,11 @@ class Game24Search:
         for _ in range(self.config.depth):
             loop = programs.grow(model, loop)
             kv.raise_errors(loop.state.cache)
-            found = jax.device_get((loop.tree, loop.nodes, loop.answers, loop.values))
-            snapshot = Snapshot(numbers, target, *found, loop.state.cache.ledger.totals())
+            tree, kept, answers, values = jax.device_get(
+                (loop.tree, loop.nodes, loop.answers, loop.values)
+            )
+            ledger = loop.state.cache.ledger.totals()
+            snapshot = Snapshot(numbers, target, tree, kept, answers, values, ledger)
             yield snapshot
             if (snapshot.kept == NO_NODE).all():
                 return

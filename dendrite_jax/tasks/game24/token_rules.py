@@ -66,7 +66,7 @@ class _Items(NamedTuple):
 
     token: Array  # i32[lanes, items], the first token; NO_TOKEN past the end
     denominator: Array  # i32[lanes, items], 1 where there is none
-    count: Array  # i32[lanes], items, those that found no room included
+    total: Array  # i32[lanes], items, those that found no room included
     valid: Array  # bool[lanes], every denominator belongs to a number and is in lowest terms
 
     def numbers(self, first: int, count: int | None = None) -> Numbers:
@@ -114,10 +114,10 @@ def parse_step(tokens: Array, start: Array, end: Array) -> Step:
     is_number = _is_number(items.token)
     operator = items.token[:, _OPERATOR]
     is_operator = jnp.any(operator[:, None] == jnp.array([_PLUS, _MINUS, _TIMES, _OVER]), axis=1)
-    left_count = items.count - _LEFT - 1
+    left_count = items.total - _LEFT - 1
     place = jnp.arange(_MOST_LEFT)
     written = place < left_count[:, None]
-    close = jnp.arange(_LINE_ITEMS) == (items.count - 1)[:, None]
+    close = jnp.arange(_LINE_ITEMS) == (items.total - 1)[:, None]
     well_formed = (
         items.valid
         & (end - start <= LINE_TOKENS)
@@ -213,7 +213,7 @@ def _read_items(tokens: Array, start: Array, end: Array, width: int, count: int)
         denominator=jnp.where(
             found, jnp.sum(jnp.where(second, denominator[:, :, None], 0), axis=1), 1
         ),
-        count=jnp.sum(inside & ~is_denominator, axis=1),
+        total=jnp.sum(inside & ~is_denominator, axis=1),
         valid=jnp.all(~is_denominator | (_is_number(previous) & lowest_terms), axis=1),
     )
 

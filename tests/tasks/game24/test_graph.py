@@ -74,7 +74,7 @@ def test_moves_are_those_of_the_rules(graph: StateGraph) -> None:
                 for column in (graph.operand_a, graph.operand_b, graph.result)
             )
             operator = OPERATORS[graph.operator[move]]
-            listed.add((a, operator, b, result, graph.state(graph.next_state[move])))
+            listed.add((a, operator, b, result, graph.state(int(graph.next_state[move]))))
         assert listed == set(legal_moves(state))
 
 
@@ -96,7 +96,7 @@ def test_test_set_is_the_papers(graph: StateGraph, split: Split) -> None:
     puzzles = load_test_puzzles()
     assert len(set(puzzles)) == 100
     assert puzzles[0] == as_state([4, 5, 6, 10])
-    assert [graph.state(index) for index in split.test] == puzzles
+    assert [graph.state(int(index)) for index in split.test] == puzzles
     assert graph.can_reach(24)[split.test].all()
 
 
@@ -107,9 +107,9 @@ def test_training_never_starts_or_passes_a_state_below_a_held_out_puzzle(
     assert graph.can_reach(24)[split.dev].all()
     parts = [set(part.tolist()) for part in (split.test, split.dev, split.train)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 1820
-    held_out = {graph.state(index) for index in (*split.test, *split.dev)}
+    held_out = {graph.state(int(index)) for index in (*split.test, *split.dev)}
     held_out |= {move.state for puzzle in held_out for move in legal_moves(puzzle)}
-    assert {graph.state(index) for index in np.flatnonzero(split.held_out)} == held_out
+    assert {graph.state(int(index)) for index in np.flatnonzero(split.held_out)} == held_out
     assert not split.held_out[split.train].any()
     assert not split.held_out[graph.size < 3].any()
 
@@ -127,7 +127,7 @@ def test_wide_states_are_new_and_have_exact_values(
     larger, marks = wide
     added = range(len(graph.size), len(larger.size))
     assert len(added) > 20_000
-    game = {graph.state(index) for index in np.flatnonzero(graph.size == 3)}
+    game = {graph.state(int(index)) for index in np.flatnonzero(graph.size == 3)}
     states = [larger.state(index) for index in random.Random(8).sample(added, 300)]
     assert not set(states) & game
     assert not marks.held_out[len(graph.size) :].any()

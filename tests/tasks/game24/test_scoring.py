@@ -9,7 +9,7 @@ import pytest
 
 from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
-from dendrite_jax.search import RandomValues, Scored, Thoughts
+from dendrite_jax.search import RandomValues, Scored, Scorer, Thoughts
 from dendrite_jax.tasks.game24 import vocabulary as vocab
 from dendrite_jax.tasks.game24.scoring import Game24Scorer
 from dendrite_jax.tasks.game24.token_rules import LINE_TOKENS
@@ -44,7 +44,7 @@ def scored() -> dict[str, Scored]:
         tokens[lane, : len(path)] = path
         thought_tokens[lane, : len(line)] = line
     model = BigramModel(jax.random.normal(jax.random.key(0), (512, 512)))
-    scorers = {
+    scorers: dict[str, Scorer] = {
         "rules": Game24Scorer(),
         "no rules": Game24Scorer(rules=False),
         "random": RandomValues(Game24Scorer()),

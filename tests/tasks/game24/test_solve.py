@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tasks.game24.trie_model import TrieModel, build_trie
 
 from dendrite_jax.models import Tokenizer
 from dendrite_jax.search import NO_NODE, path_tokens
@@ -38,6 +37,7 @@ from dendrite_jax.tasks.game24.solve import (
 )
 from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
 from dendrite_jax.tasks.game24.training import llama_config
+from tasks.game24.trie_model import TrieModel, build_trie
 
 PUZZLES = ((4, 5, 6, 10), (1, 2, 4, 7), (1, 1, 1, 1))  # the last one has no solution
 BREADTH, PROPOSALS = 3, 48
@@ -216,7 +216,9 @@ def test_another_target_is_asked_for_and_judged(search: Game24Search) -> None:
         ([(4, 5, 6, 10)], 0, "target: 0 is not between 1 and 100"),
     ],
 )
-def test_bad_puzzles_are_refused(search: Game24Search, puzzles, target: int, message: str) -> None:
+def test_bad_puzzles_are_refused(
+    search: Game24Search, puzzles: list[tuple[int, ...]], target: int, message: str
+) -> None:
     for solve in (search.levels, search.solve, search.solve_batch):
         with pytest.raises(PuzzleError, match=message):
             solve(puzzles, target)

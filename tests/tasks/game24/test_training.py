@@ -39,10 +39,12 @@ OPTIONS = TrainOptions(
     compute_dtype="float32",
 )
 
+Trained = tuple[TrainState, list[StepMetrics]]
+"""The state after two calls of three steps each, and the metrics of each call."""
+
 
 @pytest.fixture(scope="module")
-def trained(wide: tuple[StateGraph, Split]) -> tuple[TrainState, list[StepMetrics]]:
-    """Two calls of three steps each."""
+def trained(wide: tuple[StateGraph, Split]) -> Trained:
     tables = device_tables(*wide)
     train_call = make_train_call(CONFIG, OPTIONS)
     state, metrics = init_state(CONFIG, OPTIONS), []
@@ -52,7 +54,7 @@ def trained(wide: tuple[StateGraph, Split]) -> tuple[TrainState, list[StepMetric
     return state, metrics
 
 
-def test_loss_falls_from_that_of_a_guess(trained) -> None:
+def test_loss_falls_from_that_of_a_guess(trained: Trained) -> None:
     state, (first, second) = trained
     assert int(state.step) == 6
     for name in ("policy_loss", "arithmetic_loss", "verdict_loss"):
@@ -61,7 +63,7 @@ def test_loss_falls_from_that_of_a_guess(trained) -> None:
     assert 16 * 30 < first.tokens < 16 * TEXT_LENGTH
 
 
-def test_average_lies_between_the_start_and_the_end(trained) -> None:
+def test_average_lies_between_the_start_and_the_end(trained: Trained) -> None:
     state, _ = trained
     start = init_state(CONFIG, OPTIONS).params["embed"]
     distance = jnp.linalg.norm(state.params["embed"] - start)
@@ -69,7 +71,9 @@ def test_average_lies_between_the_start_and_the_end(trained) -> None:
     assert jnp.linalg.norm(state.average["embed"] - start) < distance
 
 
-def test_checkpoint_loads_and_gives_the_logits_of_training(trained, tmp_path: Path) -> None:
+def test_checkpoint_loads_and_gives_the_logits_of_training(
+    trained: Trained, tmp_path: Path
+) -> None:
     params = trained[0].params
     save_checkpoint(tmp_path / "model", params, CONFIG, {"step": 6})
     model, tokenizer = load(tmp_path / "model", dtype=jnp.float32)

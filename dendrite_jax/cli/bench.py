@@ -1,0 +1,66 @@
+"""`dendrite bench`: the benchmarks that the README's numbers come from."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+from dendrite_jax.cli.common import compile_cache_option, json_option, print_json
+
+_json_out = click.option(
+    "--out", type=click.Path(path_type=Path), default=None, help="Write the JSON to a file too."
+)
+
+
+@click.group()
+def bench() -> None:
+    """Measure this machine; each benchmark prints a table, or JSON with its environment.
+
+    \b
+    Examples:
+      dendrite bench fork
+      dendrite bench decode --json
+      dendrite bench solve --out result.json
+    """
+
+
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
+def fork(as_json: bool, out: Path | None) -> None:
+    """What a fork costs, against an empty call and against copying the cache."""
+    _run("fork", as_json, out)
+
+
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
+def decode(as_json: bool, out: Path | None) -> None:
+    """Decode speed, against the memory bandwidth and against transformers."""
+    _run("decode", as_json, out)
+
+
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
+def solve(as_json: bool, out: Path | None) -> None:
+    """Puzzles a minute, against the same search written with transformers."""
+    _run("solve", as_json, out)
+
+
+def _run(name: str, as_json: bool, out: Path | None) -> None:
+    module: ModuleType = importlib.import_module(f"dendrite_jax.benchmarks.{name}")
+    result: dict[str, Any] = module.run()
+    if out is not None:
+        importlib.import_module("dendrite_jax.benchmarks.harness").save(result, out)
+    if as_json:
+        print_json(result)
+    else:
+        module.show(result)

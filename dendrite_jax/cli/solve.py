@@ -1,0 +1,119 @@
+"""`dendrite solve`: a Game-of-24 puzzle by tree search with the embedded model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from dendrite_jax.cli.common import (
+    compile_cache_option,
+    json_option,
+    print_json,
+    seed_option,
+    working,
+)
+
+if TYPE_CHECKING:
+    from dendrite_jax.tasks.game24.solutions import Results
+    from dendrite_jax.tasks.game24.solve import Game24Search
+
+
+@click.command()
+@click.argument("puzzle")
+@click.option("--target", default=24, show_default=True, help="The number to make, 1 to 100.")
+@click.option("--breadth", default=5, show_default=True, help="Steps kept at each level.")
+@click.option("--proposals", default=40, show_default=True, help="Steps sampled at each level.")
+@seed_option
+@json_option
+@compile_cache_option
+def solve(puzzle: str, target: int, breadth: int, proposals: int, seed: int, as_json: bool) -> None:
+    """Make a target from four numbers, each used once, by tree of thoughts.
+
+    The embedded model proposes steps and says whether each can still reach the target; the search
+    keeps the best. It is a small model trained for this task. Exits with 1 if nothing was found.
+
+    \b
+    Examples:
+      dendrite solve "4 5 6 10"
+      dendrite solve "3 3 8 8" --breadth 10 --proposals 80
+      dendrite solve "1 2 7 7" --target 37 --json
+    """
+    started = time.perf_counter()
+    from dendrite_jax.tasks.game24.rules import check_target, parse_puzzle
+
+    numbers = parse_puzzle(puzzle)
+    check_target(target)
+    console = Console(stderr=as_json)
+    with working(console, "loading the model", quiet=as_json):
+        from dendrite_jax.tasks.game24.solve import Game24Search, load_solver
+
+        search = Game24Search(*load_solver(), breadth=breadth, proposals=proposals)
+    with working(console, "compiling (once; kept for the next run)", quiet=as_json):
+        search.compile()
+    results = _search(search, numbers, target, seed, console, quiet=as_json)
+    summary = _summary(results, search, time.perf_counter() - started)
+    if as_json:
+        print_json(summary)
+    else:
+        _print_summary(console, summary)
+    if summary["expression"] is None:
+        raise SystemExit(1)
+
+
+def _search(
+    search: Game24Search,
+    numbers: tuple[int, ...],
+    target: int,
+    seed: int,
+    console: Console,
+    quiet: bool,
+) -> Results:
+    """Runs the search level by level, drawing the tree after each."""
+    from dendrite_jax.cli.draw import tree_view
+
+    if quiet:
+        return search.solve([numbers], target, seed)
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        for snapshot in search.levels([numbers], target, seed):
+            live.update(tree_view(snapshot, search.tokenizer.decode), refresh=True)
+    return search.judge(snapshot)
+
+
+def _summary(results: Results, search: Game24Search, seconds: float) -> dict[str, Any]:
+    solution = results.solutions[0]
+    right = next((answer for answer in solution.answers if answer.solved), None)
+    ledger = results.ledger
+    return {
+        "puzzle": list(solution.puzzle),
+        "target": solution.target,
+        "expression": right.expression if right else None,
+        "steps": list(right.lines) if right else [],
+        "answers": [asdict(answer) for answer in solution.answers],
+        "nodes": solution.nodes,
+        "legal_nodes": solution.legal_nodes,
+        "forks": ledger["forks"],
+        "microseconds_per_fork": search.fork_microseconds(),
+        "tokens_prefilled": ledger["prefilled"],
+        "tokens_generated": ledger["generated"],
+        "tokens_not_recomputed": ledger["reused"],
+        "seconds": seconds,
+    }
+
+
+def _print_summary(console: Console, summary: dict[str, Any]) -> None:
+    if summary["expression"] is None:
+        console.print(f"[bold red]no expression found that makes {summary['target']}[/]")
+    else:
+        console.print(f"[bold green]{summary['expression']} = {summary['target']}[/]")
+    console.print(
+        f"{summary['nodes']} nodes ({summary['legal_nodes']} legal), {summary['forks']} forks at "
+        f"{summary['microseconds_per_fork']:.1f} µs each, "
+        f"{summary['tokens_prefilled'] + summary['tokens_generated']} tokens computed, "
+        f"{summary['tokens_not_recomputed']} not recomputed thanks to forks, "
+        f"{summary['seconds']:.1f} s"
+    )

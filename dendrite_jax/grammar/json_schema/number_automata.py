@@ -1,0 +1,54 @@
+"""The automata of JSON numbers."""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+
+from dendrite_jax.grammar.dfa import Dfa
+from dendrite_jax.grammar.dfa_algebra import intersection, regex_dfa
+from dendrite_jax.grammar.json_schema import numerals
+from dendrite_jax.grammar.json_schema.nodes import Number
+from dendrite_jax.grammar.multiples import multiples_dfa
+from dendrite_jax.grammar.nfa import Nfa
+from dendrite_jax.grammar.regex_ast import literal, optional
+
+
+@functools.lru_cache(512)
+def number_dfa(schema: Number) -> Dfa:
+    """The numerals of a number schema."""
+    (low, low_excluded), (high, high_excluded) = schema.lower(), schema.upper()
+    if schema.integer:
+        node = numerals.integers(
+            _integer_bound(low, low_excluded, 1), _integer_bound(high, high_excluded, -1)
+        )
+    else:
+        node = numerals.numbers(low, high, low_excluded, high_excluded)
+    dfa = regex_dfa(node)
+    if schema.multiple_of is not None:
+        multiples = multiples_dfa(*_coefficient_and_scale(schema.multiple_of))
+        sign = regex_dfa(optional(literal("-")))
+        dfa = intersection(dfa, _joined(sign, multiples))
+    return dfa
+
+
+def _integer_bound(bound: float | None, excluded: bool, direction: int) -> int | None:
+    """The innermost integer of a bound; `direction` points into the interval."""
+    if bound is None:
+        return None
+    nearest = -int(-bound // 1) if direction > 0 else int(bound // 1)
+    return nearest + direction if excluded and nearest == bound else nearest
+
+
+def _coefficient_and_scale(value: Fraction) -> tuple[int, int]:
+    """(c, s) with value = c · 10^-s and s as small as possible."""
+    scale = 0
+    while (value * 10**scale).denominator != 1:
+        scale += 1
+    return int(value * 10**scale), scale
+
+
+def _joined(first: Dfa, second: Dfa) -> Dfa:
+    nfa = Nfa()
+    start = nfa.state()
+    return nfa.determinise(start, nfa.append_dfa(second, nfa.append_dfa(first, start)))

@@ -1,0 +1,63 @@
+"""Where this compiler and llguidance accept different texts, and which of them is right.
+
+1. Names that a schema does not list: llguidance allows any `\\uXXXX` escape in them, so that
+   "\\u0061" stands for a listed "a" and escapes its schema. Here such names are spelled as all
+   strings are, and control characters in listed names exclude every spelling.
+2. Patterns: where a class excludes `"` or `\\` but allows control characters, llguidance still
+   allows `\\"` and `\\\\`. Here the class is kept.
+3. Exclusive bounds: for an interval within one unit whose excluded lower bound is whole, llguidance
+   accepts the bound. Here it is excluded.
+4. `\\d` and `\\w` are ASCII in regexes too, as JSON Schema has them; llguidance's regex grammars
+   read them as Unicode.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import llguidance
+import pytest
+
+from dendrite_jax.grammar.compiler import byte_automaton
+from dendrite_jax.grammar.grammar import Grammar
+from grammar.oracle import matcher, schema_matcher
+from grammar.vocabularies import byte_level
+
+LISTED = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def _llguidance_accepts(found: llguidance.LLMatcher, text: str) -> bool:
+    tokens = [*text.encode(), byte_level().eos_ids[0]]
+    return found.deep_copy().validate_tokens(tokens) == len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (LISTED, '{"\\u0061":"x"}'),
+        ({"type": "object", "properties": {"a\n": {"type": "integer"}}}, '{"a\\u000a":"x"}'),
+        ({"type": "string", "pattern": '^[^"]*$'}, '"\\""'),
+        ({"type": "string", "pattern": '^[^"\n]*$'}, '"\\\\\\""'),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, "0"),
+    ],
+)
+def test_llguidance_accepts_an_invalid_text(schema: Any, text: str) -> None:
+    assert _llguidance_accepts(schema_matcher(schema), text)
+    assert not jsonschema.Draft202012Validator(schema).is_valid(json.loads(text))
+    assert not byte_automaton(Grammar.from_json_schema(schema), 2).matches(text.encode())
+
+
+def test_other_names_are_spelled_without_needless_escapes() -> None:
+    dfa = byte_automaton(Grammar.from_json_schema(LISTED), 2)
+    assert _llguidance_accepts(schema_matcher(LISTED), '{"\\u0062":1}')
+    assert not dfa.matches(b'{"\\u0062":1}')
+    assert dfa.matches(b'{"b":1}')
+    assert dfa.matches(b'{"\\u0001":1}')
+
+
+@pytest.mark.parametrize(("pattern", "text"), [("\\d", "٣"), ("\\w", "é")])
+def test_classes_are_ascii(pattern: str, text: str) -> None:
+    assert _llguidance_accepts(matcher(f"start: /{pattern}/"), text)
+    assert not byte_automaton(Grammar.from_regex(pattern)).matches(text.encode())

@@ -1,0 +1,63 @@
+"""Random generations from a compiled grammar on the host, many at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dendrite_jax.grammar.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
+from grammar.oracle import unpacked
+
+
+def random_generations(
+    grammar: CompiledGrammar, count: int, free_steps: int, seed: int
+) -> list[list[int]]:
+    """Token sequences up to, and without, the end of sequence.
+
+    A model of random unigram logits at temperature 1.5 chooses for `free_steps` tokens; then the
+    shortest way to the end is taken.
+    """
+    rng = np.random.default_rng(seed)
+    next_state = np.asarray(grammar.next_state)
+    token_class = np.asarray(grammar.token_class)[0]
+    mask_id = np.asarray(grammar.mask_id)
+    allowed = np.stack([unpacked(row) for row in np.asarray(grammar.token_bitmask)])
+    logits = rng.normal(size=len(token_class)) * 3
+    weights = np.where(allowed, np.exp(logits / 1.5), 0.0).cumsum(axis=1)
+    closing = _closing_tokens(next_state, token_class)
+
+    state = np.full(count, int(grammar.start[0]))
+    taken: list[list[int]] = [[] for _ in range(count)]
+    step = 0
+    while (state != DONE_STATE).any():
+        if step < free_steps:
+            row = weights[mask_id[state]]
+            token = (row <= rng.random((count, 1)) * row[:, -1:]).sum(axis=1)
+        else:
+            token = closing[state]
+        after = next_state[state, token_class[token]]
+        assert (after != DEAD_STATE).all()
+        for sequence, chosen, reached in zip(taken, token.tolist(), after.tolist(), strict=True):
+            if reached != DONE_STATE:
+                sequence.append(chosen)
+        state = after
+        step += 1
+    return taken
+
+
+def _closing_tokens(
+    next_state: NDArray[np.int32], token_class: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """For each state the first token of a shortest way to the end."""
+    example = np.zeros(next_state.shape[1], np.int64)
+    example[token_class] = np.arange(len(token_class))
+    distance = np.full(len(next_state), np.iinfo(np.int32).max)
+    distance[DONE_STATE] = 0
+    while True:
+        nearest = distance[next_state].min(axis=1)
+        shorter = np.minimum(
+            distance, np.where(nearest < np.iinfo(np.int32).max, nearest + 1, nearest)
+        )
+        if (shorter == distance).all():
+            return example[distance[next_state].argmin(axis=1)]
+        distance = shorter
