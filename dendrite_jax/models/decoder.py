@@ -112,9 +112,7 @@ class Decoder(struct.PyTreeNode):
         logits = self._matmul(rows, weight, out_dtype=jnp.float32)
         return logits.reshape(*hidden.shape[:-1], -1)
 
-    def _matmul(
-        self, x: Array, weight: Array, bias: Array | None = None, **options: Any
-    ) -> Array:
+    def _matmul(self, x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Array:
         """A linear layer on rows [rows, in], with what `skinny_matmul` fuses into it."""
         chosen = choose_implementation(self.implementation)
         return skinny_matmul(

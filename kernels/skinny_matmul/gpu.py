@@ -30,7 +30,7 @@ def skinny_matmul(
     out_dtype: jnp.dtype,
     blocks: RowBlocks | TileBlocks | None = None,
 ) -> Array:
-    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides the tiles."""
+    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides tiles."""
     rows, depth = x.shape[0], weight.shape[1]
     outputs = weight.shape[0] // (2 if swiglu else 1)
     if rows > MAX_ROWS:
