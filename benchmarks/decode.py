@@ -143,7 +143,7 @@ def _python_loop(
 ) -> tuple[State, harness.Timing]:
     """Times of one jitted step with sampling, each waited for."""
 
-    @jax.jit(donate_argnums=1)
+    @jax.jit(donate_argnums=1, compiler_options=loop_options())
     def step(model: Decoder, state: State, ids: jax.Array) -> tuple[State, jax.Array]:
         logits = engine.next_logits(model, state, ids)
         chosen = engine.sample(logits, state.key[ids], state.cache.length[ids], GREEDY)

@@ -61,6 +61,13 @@ def launch(
     )
 
 
+def prefetch_groups(array: Array | None, most_bytes: int) -> int:
+    """How many groups of cache lines to prefetch from the start of an array (see prefetch.py)."""
+    from dendrite_jax.kernels.prefetch import GROUP_BYTES
+
+    return 0 if array is None else min(array.nbytes, most_bytes) // GROUP_BYTES
+
+
 def array_type(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     """The abstract array of a kernel's output."""
     return jax.ShapeDtypeStruct(shape, dtype)

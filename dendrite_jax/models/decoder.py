@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import jax.numpy as jnp
@@ -86,13 +87,24 @@ class Decoder(struct.PyTreeNode):
         attention = attend(pool, appended)
         x = self.params["embed"][tokens.reshape(-1)]
         k_pool, v_pool = pool.k, pool.v
-        for index, layer in enumerate(self.params["layers"]):
-            qkv = self._matmul(x, layer["qkv"], layer.get("qkv_bias"), norm=layer["input_norm"])
+        layers = self.params["layers"]
+        for index, (layer, following) in enumerate(zip_longest(layers, layers[1:])):
+            qkv = self._matmul(
+                x,
+                layer["qkv"],
+                layer.get("qkv_bias"),
+                norm=layer["input_norm"],
+                prefetch=layer["o"],
+            )
             q, k, v = _split_heads(config, layer, qkv.reshape(*tokens.shape, -1), rope)
             k_pool, v_pool = append_kv(k_pool, v_pool, index, k, v, appended.block, appended.offset)
             attended = attention(index, q, k_pool, v_pool)
             x = self._matmul(
-                attended.reshape(x.shape[0], -1), layer["o"], layer.get("o_bias"), residual=x
+                attended.reshape(x.shape[0], -1),
+                layer["o"],
+                layer.get("o_bias"),
+                residual=x,
+                prefetch=layer["gate_up"],
             )
             inner = self._matmul(
                 x,
@@ -100,17 +112,28 @@ class Decoder(struct.PyTreeNode):
                 layer.get("gate_up_bias"),
                 norm=layer["post_norm"],
                 swiglu=True,
+                prefetch=layer["down"],
             )
-            x = self._matmul(inner, layer["down"], layer.get("down_bias"), residual=x)
+            x = self._matmul(
+                inner,
+                layer["down"],
+                layer.get("down_bias"),
+                residual=x,
+                prefetch=following["qkv"] if following else self._unembedding,
+            )
         x = rms_norm(x, self.params["final_norm"], config.rms_norm_eps)
         return pool.replace(k=k_pool, v=v_pool), x.reshape(*tokens.shape, -1)
 
     def unembed(self, hidden: Array) -> Array:
         """Logits f32[..., vocab] of hidden states [..., hidden]."""
-        weight = self.params.get("lm_head", self.params["embed"])
         rows = hidden.reshape(-1, hidden.shape[-1])
-        logits = self._matmul(rows, weight, out_dtype=jnp.float32)
+        logits = self._matmul(rows, self._unembedding, out_dtype=jnp.float32)
         return logits.reshape(*hidden.shape[:-1], -1)
+
+    @property
+    def _unembedding(self) -> Array:
+        """[vocab, hidden]; the embedding itself when tied."""
+        return self.params.get("lm_head", self.params["embed"])
 
     def _matmul(self, x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Array:
         """A linear layer on rows [rows, in], with what `skinny_matmul` fuses into it."""
@@ -150,6 +173,7 @@ class Decoder(struct.PyTreeNode):
                 appended.length,
                 plan=plans[windows[index]],
                 window=windows[index],
+                prefetch=self.params["layers"][index]["o"],
                 implementation=self.implementation,
             )
             return out

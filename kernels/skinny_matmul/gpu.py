@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.launch import array_type, launch, prefetch_groups
 from dendrite_jax.kernels.skinny_matmul import triton as kernels
 from dendrite_jax.kernels.skinny_matmul.reference import rms_norm
 from dendrite_jax.kernels.skinny_matmul.shapes import (
     MAX_ROWS,
+    PREFETCH_BYTES,
     RowBlocks,
     TileBlocks,
     row_blocks,
@@ -28,6 +29,7 @@ def skinny_matmul(
     swiglu: bool,
     residual: Array | None,
     out_dtype: jnp.dtype,
+    prefetch: Array | None = None,
     blocks: RowBlocks | TileBlocks | None = None,
 ) -> Array:
     """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides tiles."""
@@ -45,6 +47,7 @@ def skinny_matmul(
             norm,
             bias,
             residual,
+            prefetch,
             kernel=kernels.row_kernel,
             grid=(-(-outputs // blocks.rows),),
             out_type=array_type((1, outputs), out_dtype),
@@ -56,6 +59,7 @@ def skinny_matmul(
             ROWS=blocks.rows,
             CHUNK=blocks.chunk,
             UNROLL=blocks.unroll,
+            AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
         )
     if norm is not None:
         x = rms_norm(x, norm, eps)

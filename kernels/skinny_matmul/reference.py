@@ -25,10 +25,11 @@ def skinny_matmul(
     swiglu: bool,
     residual: Array | None,
     out_dtype: DTypeLike,
+    prefetch: Array | None = None,
 ) -> Array:
     """Specification of `dendrite_jax.kernels.skinny_matmul.skinny_matmul`.
 
-    Every step rounds to `out_dtype`, as separate layers would.
+    Every step rounds to `out_dtype`, as separate layers would; `prefetch` is not needed.
     """
     if norm is not None:
         x = rms_norm(x, norm, eps)

@@ -6,10 +6,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.launch import array_type, launch, prefetch_groups
 from dendrite_jax.kernels.tree_attention import triton as kernels
 from dendrite_jax.kernels.tree_attention.plan import Plan, tile_counts
-from dendrite_jax.kernels.tree_attention.shapes import BLOCK_SIZE, TreeTiles, tree_tiles
+from dendrite_jax.kernels.tree_attention.shapes import (
+    BLOCK_SIZE,
+    PREFETCH_BYTES,
+    TreeTiles,
+    tree_tiles,
+)
 
 HEAD_DIMS = (64, 96, 128, 256)
 DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
@@ -43,6 +48,7 @@ def tree_attention(
     *,
     scale: float,
     softcap: float | None,
+    prefetch: Array | None = None,
 ) -> tuple[Array, Array]:
     """`dendrite_jax.kernels.tree_attention.tree_attention` on Triton, with its plan made."""
     lanes, num_heads, head_dim = q.shape
@@ -79,6 +85,7 @@ def tree_attention(
         wide_tiles,
         narrow_base,
         layer * num_blocks,
+        prefetch,
         kernel=kernels.partial_kernel,
         grid=(workers * num_kv_heads,),
         out_type=(
@@ -93,6 +100,7 @@ def tree_attention(
         PRECISION="ieee",
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
+        AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
         **cut,
     )
     return launch(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 BLOCK_SIZE = 16
 """Tokens in a block of the pool that the Triton kernels read."""
 
+PREFETCH_BYTES = 24 * 2**20
+"""Most bytes that attention prefetches of the next weight; half of an H100's cache."""
+
 
 @dataclass(frozen=True)
 class TreeTiles:

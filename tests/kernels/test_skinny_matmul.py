@@ -78,6 +78,7 @@ def test_row_kernel_matches_float64(outputs, block, chunk, fused, swiglu):
         norm,
         bias,
         residual,
+        None,
         out,
         eps=EPS,
         N=outputs,
@@ -86,6 +87,7 @@ def test_row_kernel_matches_float64(outputs, block, chunk, fused, swiglu):
         ROWS=block,
         CHUNK=chunk,
         UNROLL=1,
+        AHEAD_GROUPS=0,
     )
     assert relative_error(out, oracle(x, weight, norm, bias, swiglu, residual)) < 1e-5
 
@@ -153,6 +155,7 @@ def test_bfloat16_keeps_float32_sums():
         norm,
         None,
         residual,
+        None,
         out,
         eps=EPS,
         N=32,
@@ -161,6 +164,7 @@ def test_bfloat16_keeps_float32_sums():
         ROWS=4,
         CHUNK=256,
         UNROLL=1,
+        AHEAD_GROUPS=0,
     )
     wide = np.asarray(x, np.float32), np.asarray(weight, np.float32)
     assert relative_error(out, oracle(*wide, norm, None, False, residual)) < 1e-5
