@@ -11,13 +11,13 @@ from flax import struct
 from jax import Array
 
 from dendrite_jax.cache import Appended, KVPool
-from dendrite_jax.kernels.append_kv import append_kv
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.paged_prefill import paged_prefill
+from dendrite_jax.kernels.rope_append import rope_append
 from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, rms_norm, skinny_matmul
 from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
 from dendrite_jax.models.config import ModelConfig
-from dendrite_jax.models.rope import apply_rope, rope_tables
+from dendrite_jax.models.rope import rope_tables
 
 Params = dict[str, Any]
 """Weights by name; matrices are [out, in] as in Hugging Face files.
@@ -96,8 +96,19 @@ class Decoder(struct.PyTreeNode):
                 norm=layer["input_norm"],
                 prefetch=layer["o"],
             )
-            q, k, v = _split_heads(config, layer, qkv.reshape(*tokens.shape, -1), rope)
-            k_pool, v_pool = append_kv(k_pool, v_pool, index, k, v, appended.block, appended.offset)
+            q, k_pool, v_pool = rope_append(
+                qkv.reshape(*tokens.shape, -1),
+                rope,
+                k_pool,
+                v_pool,
+                index,
+                appended.block,
+                appended.offset,
+                q_norm=layer.get("q_norm"),
+                k_norm=layer.get("k_norm"),
+                eps=config.rms_norm_eps,
+                implementation=self.implementation if tokens.shape[1] == 1 else "xla",
+            )
             attended = attention(index, q, k_pool, v_pool)
             x = self._matmul(
                 attended.reshape(x.shape[0], -1),
@@ -191,16 +202,3 @@ class Decoder(struct.PyTreeNode):
             return out
 
         return attention
-
-
-def _split_heads(
-    config: ModelConfig, layer: Params, qkv: Array, rope: tuple[Array, Array]
-) -> tuple[Array, Array, Array]:
-    """Queries, keys (both rotated) and values, [lanes, tokens, heads, head_dim]."""
-    heads, kv_heads = config.num_heads, config.num_kv_heads
-    qkv = qkv.reshape(*qkv.shape[:2], heads + 2 * kv_heads, config.head_dim)
-    q, k, v = jnp.split(qkv, [heads, heads + kv_heads], axis=2)
-    if config.qk_norm:
-        q = rms_norm(q, layer["q_norm"], config.rms_norm_eps)
-        k = rms_norm(k, layer["k_norm"], config.rms_norm_eps)
-    return apply_rope(q, *rope), apply_rope(k, *rope), v
