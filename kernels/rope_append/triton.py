@@ -41,31 +41,29 @@ def rope_append_kernel(
     if head < HEADS + KV_HEADS:
         if q_norm is not None:
             scale = tl.rsqrt((tl.sum(first * first, 0) + tl.sum(second * second, 0)) / D + eps)
-            query = inside & (head < HEADS)
-            key = inside & (head >= HEADS)
-            weight = tl.load(q_norm + column, mask=query, other=0.0).to(tl.float32)
-            weight += tl.load(k_norm + column, mask=key, other=0.0).to(tl.float32)
-            first *= scale * weight
-            weight = tl.load(q_norm + D // 2 + column, mask=query, other=0.0).to(tl.float32)
-            weight += tl.load(k_norm + D // 2 + column, mask=key, other=0.0).to(tl.float32)
-            second *= scale * weight
+            query = tl.load(q_norm + column, mask=inside, other=0.0).to(tl.float32)
+            key = tl.load(k_norm + column, mask=inside, other=0.0).to(tl.float32)
+            first *= scale * tl.where(head < HEADS, query, key)
+            query = tl.load(q_norm + D // 2 + column, mask=inside, other=0.0).to(tl.float32)
+            key = tl.load(k_norm + D // 2 + column, mask=inside, other=0.0).to(tl.float32)
+            second *= scale * tl.where(head < HEADS, query, key)
         c = tl.load(cos + token * (D // 2) + column, mask=inside, other=0.0)
         s = tl.load(sin + token * (D // 2) + column, mask=inside, other=0.0)
         rotated = first * c - second * s
         second = second * c + first * s
         first = rotated
     if head < HEADS:
-        at = (token * HEADS + head) * D + column
-        tl.store(queries + at, first.to(queries.dtype.element_ty), mask=inside)
-        tl.store(queries + at + D // 2, second.to(queries.dtype.element_ty), mask=inside)
+        target = queries + (token * HEADS + head) * D + column
+        tl.store(target, first.to(queries.dtype.element_ty), mask=inside)
+        tl.store(target + D // 2, second.to(queries.dtype.element_ty), mask=inside)
     else:
         number = tl.load(block + token)
-        inside = inside & (number < num_blocks)
-        row = (number + layer_block).to(tl.int64) * KV_HEADS + (head - HEADS) % KV_HEADS
-        at = (row * BLOCK_SIZE + tl.load(offset + token)) * D + column
-        if head < HEADS + KV_HEADS:
-            tl.store(k_pool + at, first.to(k_pool.dtype.element_ty), mask=inside)
-            tl.store(k_pool + at + D // 2, second.to(k_pool.dtype.element_ty), mask=inside)
-        else:
-            tl.store(v_pool + at, first.to(v_pool.dtype.element_ty), mask=inside)
-            tl.store(v_pool + at + D // 2, second.to(v_pool.dtype.element_ty), mask=inside)
+        if number < num_blocks:
+            row = (number + layer_block).to(tl.int64) * KV_HEADS + (head - HEADS) % KV_HEADS
+            place = (row * BLOCK_SIZE + tl.load(offset + token)) * D + column
+            if head < HEADS + KV_HEADS:
+                tl.store(k_pool + place, first.to(k_pool.dtype.element_ty), mask=inside)
+                tl.store(k_pool + place + D // 2, second.to(k_pool.dtype.element_ty), mask=inside)
+            else:
+                tl.store(v_pool + place, first.to(v_pool.dtype.element_ty), mask=inside)
+                tl.store(v_pool + place + D // 2, second.to(v_pool.dtype.element_ty), mask=inside)
