@@ -1,8 +1,7 @@
 """Bringing the next kernel's weight into the last-level cache while this one ends.
 
 Between two kernels of a decode step the memory idles: the last programs of one finish, the next
-one starts, and attention over a short context reads little. Prefetches fill that time, and the
-next kernel then finds its first rows in the cache.
+one starts. Prefetches fill that time, and the next kernel then finds its first rows in the cache.
 """
 
 from __future__ import annotations

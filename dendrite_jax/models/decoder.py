@@ -184,7 +184,6 @@ class Decoder(struct.PyTreeNode):
                 appended.length,
                 plan=plans[windows[index]],
                 window=windows[index],
-                prefetch=self.params["layers"][index]["o"],
                 implementation=self.implementation,
             )
             return out

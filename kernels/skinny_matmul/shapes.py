@@ -44,7 +44,7 @@ def row_blocks(outputs: int, depth: int, swiglu: bool) -> RowBlocks:
         return RowBlocks(rows=4, chunk=256)
     if depth <= 8192:
         return RowBlocks(rows=2, chunk=2048, unroll=2)
-    return RowBlocks(rows=1, chunk=1024, unroll=4)
+    return RowBlocks(rows=1, chunk=2048, unroll=7)
 
 
 def tile_blocks(rows: int, outputs: int, depth: int, swiglu: bool) -> TileBlocks:

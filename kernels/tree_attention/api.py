@@ -65,7 +65,6 @@ def tree_attention(
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
-    prefetch: Array | None = None,
     implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Attention of one new token a lane over the lane's cached tokens, itself included.
@@ -81,8 +80,6 @@ def tree_attention(
       scale: multiplies the scores; 1/sqrt(head_dim) when None.
       window: only the last `window` tokens are seen, the new one included; None sees all.
       softcap: scores become `softcap * tanh(scores / softcap)`; None leaves them.
-      prefetch: what the next kernel will read; its first bytes are brought into the cache by
-        programs that are done. A hint, which XLA ignores.
       implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
 
     Returns:
@@ -111,6 +108,4 @@ def tree_attention(
             f"the plan is for window {plan.window} and {plan.group} query heads a kv head, "
             f"not {window} and {group}"
         )
-    return gpu.tree_attention(
-        q, k_pool, v_pool, layer, length, plan, scale=scale, softcap=softcap, prefetch=prefetch
-    )
+    return gpu.tree_attention(q, k_pool, v_pool, layer, length, plan, scale=scale, softcap=softcap)

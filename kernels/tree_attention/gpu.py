@@ -6,12 +6,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, launch, prefetch_groups
+from dendrite_jax.kernels.launch import array_type, launch
 from dendrite_jax.kernels.tree_attention import triton as kernels
 from dendrite_jax.kernels.tree_attention.plan import Plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import (
     BLOCK_SIZE,
-    PREFETCH_BYTES,
     TreeTiles,
     tree_tiles,
 )
@@ -48,7 +47,6 @@ def tree_attention(
     *,
     scale: float,
     softcap: float | None,
-    prefetch: Array | None = None,
 ) -> tuple[Array, Array]:
     """`dendrite_jax.kernels.tree_attention.tree_attention` on Triton, with its plan made."""
     lanes, num_heads, head_dim = q.shape
@@ -85,7 +83,6 @@ def tree_attention(
         wide_tiles,
         narrow_base,
         layer * num_blocks,
-        prefetch,
         kernel=kernels.partial_kernel,
         grid=(workers * num_kv_heads,),
         out_type=(
@@ -100,7 +97,6 @@ def tree_attention(
         PRECISION="ieee",
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
-        AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
         **cut,
     )
     return launch(

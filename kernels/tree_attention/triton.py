@@ -15,8 +15,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dendrite_jax.kernels.prefetch import prefetch_group
-
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 LOWEST = tl.constexpr(-1.0e30)
@@ -229,7 +227,6 @@ def partial_kernel(
     wide_tiles,
     narrow_base,
     layer_block,
-    ahead,
     partial_out,
     partial_lse,
     scale: tl.constexpr,
@@ -247,14 +244,12 @@ def partial_kernel(
     NARROW_LANES: tl.constexpr,
     NARROW_ROWS: tl.constexpr,
     NARROW_KEYS: tl.constexpr,
-    AHEAD_GROUPS: tl.constexpr,
 ):
     """Attention of the tiles that one program's share of entries touches.
 
     Partials lie tile by tile: the wide ones at slot `worker + tile`, which no two pairs share since
     both only grow along the entries, then from row `narrow_base` the narrow ones likewise. WIDE is
-    whether there are wide tiles at all. A program that is done prefetches its share of
-    AHEAD_GROUPS of `ahead`.
+    whether there are wide tiles at all.
     """
     head = tl.program_id(0) % KV_HEADS
     worker = tl.program_id(0) // KV_HEADS
@@ -329,9 +324,6 @@ def partial_kernel(
                 )
         entry = stop
         tile += 1
-    if ahead is not None:
-        for group in range(tl.program_id(0), AHEAD_GROUPS, tl.num_programs(0)):
-            prefetch_group(ahead, group)
 
 
 @triton.jit

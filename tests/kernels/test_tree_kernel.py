@@ -88,7 +88,6 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
         wide,
         narrow_base,
         LAYER * tree.num_blocks,
-        None,
         partial_out,
         partial_lse,
         scale=scale,
@@ -97,7 +96,6 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
         PRECISION="ieee",
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
-        AHEAD_GROUPS=0,
         **cut,
     )
     out = poisoned(q.shape, "float32")
