@@ -108,7 +108,7 @@ def _cell(value: Any) -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that holds this file, `+` if it has changes; None without one."""
+    """The commit of this checkout, with a `+` if it has changes; None outside of one."""
     folder = Path(__file__).resolve().parent
     try:
         described = subprocess.run(

@@ -19,8 +19,9 @@ collect_ignore_glob = [] if os.environ.get("DENDRITE_ORACLE") == "1" else ["*_or
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps compiled functions between runs, most of whose time is compilation."""
-    if config.cache is not None:
+    """Compiles fast rather than fast code, and keeps it: most of a run is compilation."""
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    if config.pluginmanager.has_plugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("xla")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 

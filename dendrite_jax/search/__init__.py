@@ -9,6 +9,7 @@ from dendrite_jax.search.scoring import (
     Thoughts,
     ValueTokens,
     mean_loglikelihood,
+    path_key,
     thought_key,
 )
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
@@ -33,6 +34,7 @@ __all__ = [
     "ValueTokens",
     "beam_search",
     "mean_loglikelihood",
+    "path_key",
     "path_tokens",
     "thought_key",
     "tree_of_thoughts",

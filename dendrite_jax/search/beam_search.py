@@ -91,14 +91,15 @@ def beam_search(
       blocks, slots or context ends with the beams it has.
 
     Raises:
-      ValueError: the vocabulary has fewer tokens than a step must rank.
+      ValueError: the vocabulary has fewer tokens than a step must rank for each beam.
     """
     del key
     stop_tokens = jnp.zeros(0, jnp.int32) if stop_tokens is None else stop_tokens
-    ranked = max(2, 1 + stop_tokens.shape[0]) * config.width
-    if ranked > config.width * model.vocab_size or config.width > model.vocab_size:
+    per_beam = max(2, 1 + stop_tokens.shape[0])
+    if per_beam > model.vocab_size:
         raise ValueError(
-            f"width is {config.width}; the vocabulary of {model.vocab_size} tokens is too small"
+            f"stop_tokens are {stop_tokens.shape[0]} and vocab_size is {model.vocab_size}; it must "
+            f"be at least {per_beam}, the continuations that a step ranks for each beam"
         )
     problems = roots.shape[0]
     state, first = engine.fork(state, roots)
@@ -115,7 +116,7 @@ def beam_search(
     )
 
     def body(loop: _Loop) -> _Loop:
-        return _step(model, loop, config, stop_tokens, ranked)
+        return _step(model, loop, config, stop_tokens, per_beam * config.width)
 
     loop = jax.lax.while_loop(lambda loop: jnp.any(loop.searching), body, loop)
     state = engine.free(loop.state, loop.branches.reshape(-1))

@@ -22,6 +22,7 @@ class Thoughts(NamedTuple):
     complete: Array  # bool[lanes], ended by a stop rule and not by its length
     raw_logprob: Array  # f32[lanes], sum over the thought
     logprob: Array  # f32[lanes]
+    parent: Array  # i32[lanes], node that the thought grows from
 
 
 class Scored(NamedTuple):
@@ -39,21 +40,29 @@ class Scorer(Protocol):
 
 
 def thought_key(tokens: Array) -> Array:
-    """A hash i32[lanes] of token rows i32[lanes, n] (FNV-1a over the ids)."""
+    """A hash i32[lanes] of token rows i32[lanes, n] (MurmurHash3's finaliser after each id)."""
 
     def mix(code: Array, column: Array) -> tuple[Array, None]:
-        return (code ^ column.astype(jnp.uint32)) * jnp.uint32(16777619), None
+        code ^= column.astype(jnp.uint32)
+        code = (code ^ (code >> 16)) * jnp.uint32(0x85EBCA6B)
+        code = (code ^ (code >> 13)) * jnp.uint32(0xC2B2AE35)
+        return code ^ (code >> 16), None
 
-    start = jnp.full(tokens.shape[0], 2166136261, jnp.uint32)
+    start = jnp.full(tokens.shape[0], 0x9E3779B9, jnp.uint32)
     code, _ = jax.lax.scan(mix, start, tokens.T)
     return jax.lax.bitcast_convert_type(code, jnp.int32)
+
+
+def path_key(thoughts: Thoughts) -> Array:
+    """Keys i32[lanes] that merge a thought with its equals from the same parent only."""
+    return thought_key(jnp.concatenate([thoughts.parent[:, None], thoughts.tokens], axis=1))
 
 
 def mean_loglikelihood(model: Model, state: State, thoughts: Thoughts) -> Scored:
     """Scores a thought by the mean raw log-probability of its tokens."""
     value = thoughts.raw_logprob / jnp.maximum(thoughts.length, 1)
     no_answer = jnp.zeros_like(thoughts.complete)
-    return Scored(value, thought_key(thoughts.tokens), no_answer)
+    return Scored(value, path_key(thoughts), no_answer)
 
 
 class ValueTokens(struct.PyTreeNode):
@@ -70,13 +79,13 @@ class ValueTokens(struct.PyTreeNode):
         verdicts = logits[:, jnp.stack([self.good, self.bad])]
         value = token_logprob(verdicts, jnp.zeros(verdicts.shape[0], jnp.int32))
         no_answer = jnp.zeros_like(thoughts.complete)
-        return Scored(value, thought_key(thoughts.tokens), no_answer)
+        return Scored(value, path_key(thoughts), no_answer)
 
 
 class RandomValues(struct.PyTreeNode):
     """The control of every value-guided search: a scorer's rules with random values."""
 
-    scorer: Scorer = struct.field(pytree_node=False)
+    scorer: Scorer
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
         scored = self.scorer(model, state, thoughts)

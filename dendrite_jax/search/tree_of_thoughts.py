@@ -150,7 +150,9 @@ def grow(
     if commit is not None:
         state = _commit(model, state, loop, commit)
     state, branches, parent_nodes = _fork_proposals(state, loop, config)
-    state, thoughts = _sample_thoughts(model, state, branches, config, sampling, stop)
+    state, thoughts = _sample_thoughts(
+        model, state, branches, parent_nodes.reshape(-1), config, sampling, stop
+    )
     scored = score(model, state, thoughts)
     shape = (problems, config.proposals)
     usable = (branches >= 0) & thoughts.complete
@@ -232,6 +234,7 @@ def _sample_thoughts(
     model: Model,
     state: State,
     branches: Array,
+    parents: Array,
     config: TreeOfThoughtsConfig,
     sampling: Sampling,
     stop: StopRules,
@@ -245,6 +248,7 @@ def _sample_thoughts(
         complete=(out.finish == STOP_TOKEN) | (out.finish == STOP_STRING),
         raw_logprob=jnp.sum(out.raw_logprobs, axis=1),
         logprob=jnp.sum(out.logprobs, axis=1),
+        parent=parents,
     )
 
 

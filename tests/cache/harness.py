@@ -15,7 +15,6 @@ from dendrite_jax import cache as kv
 from dendrite_jax.cache import Appended, Cache, CacheConfig, CacheStats, KVPool, debug
 from dendrite_jax.cache.state import NO_BLOCK
 from dendrite_jax.kernels.append_kv import append_kv
-from fast_jit import fast_jit
 
 LANES = 4
 """Lanes of every call, so that each function is compiled once a configuration."""
@@ -40,7 +39,7 @@ def write(pool: KVPool, appended: Appended, tokens: jax.Array) -> KVPool:
     return pool.replace(k=k_pool, v=v_pool)
 
 
-@partial(fast_jit, donate_argnums=0)
+@partial(jax.jit, donate_argnums=0)
 def append(
     cache: Cache, ids: jax.Array, tokens: jax.Array, count: jax.Array
 ) -> tuple[Cache, Appended]:
@@ -48,14 +47,14 @@ def append(
     return cache.replace(pool=write(cache.pool, appended, tokens)), appended
 
 
-@fast_jit
+@jax.jit
 def inspect(cache: Cache) -> tuple[debug.Violations, CacheStats]:
     return debug.violations(cache), kv.stats(cache)
 
 
-open_branches = fast_jit(kv.open_branches, donate_argnums=0)
-fork = fast_jit(kv.fork, donate_argnums=0)
-free = fast_jit(kv.free, donate_argnums=0)
+open_branches = jax.jit(kv.open_branches, donate_argnums=0)
+fork = jax.jit(kv.fork, donate_argnums=0)
+free = jax.jit(kv.free, donate_argnums=0)
 
 
 class Harness:

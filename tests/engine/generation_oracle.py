@@ -10,7 +10,6 @@ import numpy as np
 
 from engine.programs import CACHE, VOCAB, bigram
 from engine.sampling_oracle import Knobs, log_softmax, process
-from fast_jit import fast_jit
 
 TABLE = np.asarray(bigram().table)
 TOKEN_BYTES = [b"a", b"b", b"ab", b"c", b"\n", None, b"bc", b"d", b"ea", b"f", b"g"]
@@ -64,7 +63,7 @@ def grow(
     return grown
 
 
-@fast_jit
+@jax.jit
 def _noise(key: jax.Array) -> jax.Array:
     """f32[context, vocab], the noise of a branch's draw at each position."""
     draw = jax.vmap(jax.random.fold_in, in_axes=(None, 0))

@@ -20,7 +20,6 @@ from dendrite_jax.models import Decoder
 from dendrite_jax.models.hf_config import read_config
 from dendrite_jax.models.layout import Param, build_params
 from dendrite_jax.testing import BigramModel
-from fast_jit import fast_jit
 from models.tiny_models import CASES, tiny_weights, uniform
 
 LANES = 4
@@ -28,21 +27,22 @@ PROMPT = 16
 CACHE = CacheConfig(num_blocks=40, num_slots=12, max_context=40, block_size=4, debug=True)
 VOCAB = 11
 """Of the bigram model."""
+DECODER_CASE, DECODER_SEED = "llama31_rope", 0
 DECODER_TOLERANCE = 768 * 2**-24
 """Of the largest logit. A logit of the tiny decoder hangs on a chain of float32 sums of, in each of
 two layers, 64 + 64 + 40 + 64 + 64 + 96 terms, and 64 at the end, each rounded by 2⁻²⁴ of its size
 at most: two orders of summation differ by less than the length of the chain times that."""
 
-init = fast_jit(engine.init, static_argnames="config")
-open_branches = fast_jit(engine.open_branches, donate_argnums=0)
-prefill = fast_jit(engine.prefill, static_argnames="chunk", donate_argnums=1)
-_step = fast_jit(engine.step, donate_argnums=1)
-fork = fast_jit(engine.fork, donate_argnums=0)
-free = fast_jit(engine.free, donate_argnums=0)
-generate = fast_jit(engine.generate, static_argnames="config", donate_argnums=1)
-next_logits = fast_jit(engine.next_logits)
-branch_tokens = fast_jit(engine.branch_tokens)
-set_keys = fast_jit(engine.set_keys)
+init = jax.jit(engine.init, static_argnames="config")
+open_branches = jax.jit(engine.open_branches, donate_argnums=0)
+prefill = jax.jit(engine.prefill, static_argnames="chunk", donate_argnums=1)
+_step = jax.jit(engine.step, donate_argnums=1)
+fork = jax.jit(engine.fork, donate_argnums=0)
+free = jax.jit(engine.free, donate_argnums=0)
+generate = jax.jit(engine.generate, static_argnames="config", donate_argnums=1)
+next_logits = jax.jit(engine.next_logits)
+branch_tokens = jax.jit(engine.branch_tokens)
+set_keys = jax.jit(engine.set_keys)
 
 
 @cache
@@ -54,8 +54,8 @@ def bigram() -> BigramModel:
 @cache
 def tiny_decoder() -> Decoder:
     """A random Llama of two layers, width 64, 8 heads on 2 key/value heads, 128 tokens."""
-    fields = CASES["llama3_gqa4"]
-    config, weights = read_config(fields), tiny_weights(fields, 0)
+    fields = CASES[DECODER_CASE]
+    config, weights = read_config(fields), tiny_weights(fields, DECODER_SEED)
 
     def make(param: Param) -> jax.Array:
         return jnp.concatenate([weights[part.name] for part in param.parts])

@@ -39,7 +39,6 @@ from engine.programs import (
     start,
 )
 from engine.sampling_oracle import Knobs, as_sampling, chi_square_p, log_softmax
-from fast_jit import fast_jit
 
 MODEL = bigram()
 NEW_TOKENS = 8
@@ -279,7 +278,7 @@ def test_new_values_of_the_knobs_are_no_new_trace_and_nothing_visits_the_host() 
         return engine.generate(*args)
 
     state, ids = start(MODEL, [[1]] * LANES)
-    counted_generate = fast_jit(counted, static_argnums=3, donate_argnums=1)
+    counted_generate = jax.jit(counted, static_argnums=3, donate_argnums=1)
     sampling = [as_sampling([Knobs(t, t, 5, 0.9, 0.1)] * LANES) for t in (0.8, 1.0, 1.3)]
     model, lanes, samplings, stop = jax.device_put((MODEL, pad(ids), sampling, rules(Stops())))
     with jax.transfer_guard("disallow"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
+from jax.typing import ArrayLike
 
 from dendrite_jax import engine
 from dendrite_jax.cache import BranchError, CacheConfig, debug, raise_errors
@@ -25,7 +27,6 @@ from engine.programs import (
     step,
     tiny_decoder,
 )
-from fast_jit import fast_jit
 from models.dense_decoder import dense_logits
 from models.tiny_models import raw_bits
 
@@ -35,10 +36,9 @@ PROMPTS = [
 ]
 
 
-def assert_dense(logits: np.ndarray, tokens: list[int]) -> None:
-    """Compares [length, vocab] or [vocab], of the last token, with the dense decoder."""
-    expected = dense_logits(MODEL.config, MODEL.params, np.array([tokens]))[0]
-    expected = expected if logits.ndim == 2 else expected[-1]
+def assert_dense(logits: ArrayLike, tokens: list[int]) -> None:
+    """Compares the logits [vocab] after some tokens with the dense decoder's."""
+    expected = dense_logits(MODEL.config, MODEL.params, np.array([tokens]))[0, -1]
     assert np.max(np.abs(logits - expected)) < DECODER_TOLERANCE * np.max(np.abs(expected))
 
 
@@ -79,7 +79,7 @@ def test_scored_tokens_have_the_logits_after_each() -> None:
     model = bigram()
     state, ids = start(model, [[1], [2]])
     tokens = raw_bits(3, "scored", LANES * 6).reshape(LANES, 6) % model.vocab_size
-    score = fast_jit(engine.score_tokens, donate_argnums=1)
+    score = jax.jit(engine.score_tokens, donate_argnums=1)
     state, logits, ok = score(model, state, ids, tokens.astype(int), pad([6, 1, 0, 7]))
     assert ok.tolist() == [True, True, False, False]
     for lane, count in enumerate((6, 1)):

@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from jax.typing import ArrayLike
 
 from cache.model import CacheModel
 from dendrite_jax.cache import debug
@@ -110,7 +111,7 @@ class BranchMachine(RuleBasedStateMachine):
                 assert_close(found[lane], replayed[lane])
 
 
-def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
+def assert_close(found: ArrayLike, expected: np.ndarray) -> None:
     error = np.max(np.abs(found - expected)) / np.max(np.abs(expected))
     assert error < DECODER_TOLERANCE
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from dendrite_jax.engine import GREEDY, PLAIN, Sampling, sample
 from dendrite_jax.engine.sampling import process_logits
 from engine.sampling_oracle import Knobs, as_sampling, chi_square_p, log_softmax, process
-from fast_jit import fast_jit
 from models.tiny_models import uniform
 
 LANES, VOCAB = 4, 12
@@ -24,8 +23,8 @@ TOLERANCE = 32 * 2**-24
 MARGIN = 1e-5
 """Decisions closer than this, in probability, may fall either way in float32."""
 
-processed = fast_jit(process_logits)
-drawn = fast_jit(sample)
+processed = jax.jit(process_logits)
+drawn = jax.jit(sample)
 LOGIT = st.floats(-8, 8, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
 KNOBS = st.builds(
     Knobs,
@@ -189,7 +188,7 @@ def test_draws_have_the_processed_distribution(varies: str, knobs: Knobs) -> Non
     assert chi_square_p(counts, expected, freedom=len(counts) - 1) > 1e-3
 
 
-@fast_jit
+@jax.jit
 def many_drawn(
     logits: jax.Array, key: jax.Array, position: jax.Array, sampling: Sampling
 ) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,6 @@ from transformers import (
 
 from dendrite_jax.engine import Sampling
 from dendrite_jax.engine.sampling import process_logits
-from fast_jit import fast_jit
 from models.tiny_models import raw_bits, uniform
 
 LANES, VOCAB = 50, 300
@@ -52,7 +52,7 @@ def test_processed_logits_equal_transformers(knobs: dict[str, Any]) -> None:
     seen[np.arange(LANES)[:, None], held] = True
     chain = LogitsProcessorList([PROCESSORS[name](value) for name, value in knobs.items()])
     expected = chain(torch.from_numpy(held), torch.from_numpy(logits)).numpy()
-    found = np.asarray(fast_jit(process_logits)(logits, Sampling(**knobs), seen))
+    found = np.asarray(jax.jit(process_logits)(logits, Sampling(**knobs), seen))
     np.testing.assert_array_equal(np.isneginf(found), np.isneginf(expected))
     kept = np.isfinite(found)
     assert np.max(np.abs(found[kept] - expected[kept])) <= TOLERANCE * np.abs(expected[kept]).max()

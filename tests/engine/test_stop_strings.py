@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +12,8 @@ from hypothesis import strategies as st
 
 from dendrite_jax.engine import StopRules, StopStrings, compile_stop_strings
 from dendrite_jax.engine.stopping import RUNNING, STOP_STRING, STOP_TOKEN, advance_stop
-from fast_jit import fast_jit
 
-advance = fast_jit(advance_stop)
+advance = jax.jit(advance_stop)
 
 
 def first_match(

@@ -10,10 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.utils.logging import disable_progress_bar
 
-from models.parity_cases import STEPS, Golden
-from models.tiny_models import PROMPT_LENGTHS
-
 disable_progress_bar()
+# The models are too small for threads to help, and many would wait for each other.
+torch.set_num_threads(1)
 
 
 def load(folder: Path) -> Any:
@@ -55,29 +54,3 @@ def greedy(model: Any, prompts: np.ndarray, steps: int) -> tuple[np.ndarray, np.
         tokens.append(fed.numpy())
         rows.append(out.numpy())
     return np.concatenate(tokens, axis=1), np.concatenate(rows, axis=1)
-
-
-def compute_golden(
-    model: Any, prompts: list[np.ndarray], columns: np.ndarray
-) -> tuple[Golden, float]:
-    """What `model` says of the prompts of a parity case.
-
-    Also returns the smallest lead that any greedy choice has over the next best logit.
-    """
-    tokens = np.zeros((len(prompts), STEPS + 1), np.uint8)
-    golden = Golden(tokens, columns.astype(np.uint8), [], [])
-    smallest_lead = np.inf
-    for first, length in enumerate(PROMPT_LENGTHS):
-        rows = range(first, len(prompts), len(PROMPT_LENGTHS))
-        tokens[rows], values = greedy(model, np.stack([prompts[row] for row in rows]), STEPS)
-        ranked = np.sort(values[:, length - 1 :], axis=-1)
-        smallest_lead = min(smallest_lead, float(np.min(ranked[..., -1] - ranked[..., -2])))
-        golden.logits.append(values[0][:, columns])
-        golden.logsumexp.append(logsumexp(values[0]).astype(np.float32))
-    return golden, smallest_lead
-
-
-def logsumexp(values: np.ndarray) -> np.ndarray:
-    """Over the last axis, f64."""
-    peak = values.max(axis=-1, keepdims=True).astype(np.float64)
-    return peak[..., 0] + np.log(np.exp(values - peak).sum(axis=-1))

@@ -80,11 +80,16 @@ def assert_parity(
     for row, length in enumerate(PROMPT_LENGTHS):
         logits = np.concatenate([prompt_logits[row], decode_logits[row]])
         assert len(logits) == len(golden.logits[row]) == length + STEPS
-        scale = np.sqrt(np.mean(logits**2, axis=-1))
+        scale = root_mean_square(logits)
         error = np.abs(logits[:, golden.columns] - golden.logits[row]).max(axis=-1)
         assert np.max(error / scale) < TOLERANCE
         error = np.abs(np.logaddexp.reduce(logits, axis=-1) - golden.logsumexp[row])
         assert np.max(error / scale) < TOLERANCE
+
+
+def root_mean_square(logits: np.ndarray) -> np.ndarray:
+    """Over the vocabulary, the last axis."""
+    return np.sqrt(np.mean(logits**2, axis=-1))
 
 
 def live_logits(name: str, tokens: np.ndarray) -> np.ndarray:

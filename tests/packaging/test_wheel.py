@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from source_tree import FOLDERS, ROOT, modules
+from source_tree import FOLDERS, ROOT, modules, pyproject
 
 DATA = ("*.csv", "*.json", "*.safetensors")
 
@@ -52,6 +54,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(environment: Path, *command: str) -> str:
     """Runs a command of the environment away from the checkout and returns what it prints."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    clean["DENDRITE_COMPILATION_CACHE"] = ""  # keeps out of the user's own cache
     call = [str(environment / command[0]), *command[1:]]
     return subprocess.check_output(call, cwd=environment, env=clean, text=True)
 
@@ -74,3 +77,20 @@ def test_every_package_is_imported_from_the_wheel(environment: Path) -> None:
     files = run(environment, "python", "-c", script).split()
     assert len(files) == len(packages)
     assert all(Path(file).is_relative_to(environment.parent) for file in files)
+
+
+def test_the_console_script_lists_its_commands(environment: Path) -> None:
+    text = run(environment, "dendrite", "--help")
+    assert all(command in text for command in ("solve", "generate", "bench", "info"))
+
+
+def test_info_knows_the_version(environment: Path) -> None:
+    facts = json.loads(run(environment, "dendrite", "info", "--json"))
+    assert facts["version"] == pyproject()["project"]["version"]
+
+
+@pytest.mark.slow
+def test_the_embedded_model_solves_a_puzzle(environment: Path) -> None:
+    report = json.loads(run(environment, "dendrite", "solve", "4 5 6 10", "--json"))
+    assert sorted(re.findall(r"\d+", report["expression"])) == ["10", "4", "5", "6"]
+    assert eval(report["expression"]) == pytest.approx(24)

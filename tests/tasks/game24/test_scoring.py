@@ -72,6 +72,7 @@ def thoughts_of(ids: jax.Array, lengths: list[int], tokens: np.ndarray) -> Thoug
         complete=jnp.ones(lanes, bool),
         raw_logprob=jnp.zeros(lanes),
         logprob=jnp.zeros(lanes),
+        parent=jnp.zeros(lanes, jnp.int32),
     )
 
 

@@ -19,6 +19,7 @@ NODES = (
     (3, " 30 - 6 = 24 (left: 24)"),
     (3, " 30 + 6 = 36 (left: 36)"),
     (4, " 6 * 4 = 24 (left: 24)"),  # the target by cheating
+    (2, " 10 - 6 = 4 (left: 4 4 5)"),  # legal in the beginning, not here
     (NO_NODE, ""),
 )
 LEDGER = {"prefilled": 9, "generated": 80}
@@ -64,7 +65,7 @@ def test_success_counts_the_best_answer_or_any(results: Results) -> None:
 
 
 def test_a_step_after_a_wrong_one_is_not_legal(results: Results) -> None:
-    assert [solution.nodes for solution in results.solutions] == [7, 7]
+    assert [solution.nodes for solution in results.solutions] == [8, 8]
     assert [solution.legal_nodes for solution in results.solutions] == [4, 4]
-    assert results.legality == pytest.approx(4 / 7)
+    assert results.legality == pytest.approx(4 / 8)
     assert results.ledger == LEDGER

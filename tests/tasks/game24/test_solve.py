@@ -252,6 +252,14 @@ def test_a_checkpoint_runs_in_float32_on_a_cpu(checkpoint: Path) -> None:
     assert results.legality == results.success_rate == 0.0
 
 
+def test_the_embedded_model_is_the_default() -> None:
+    model, tokenizer = load_solver()
+    assert model.dtype == np.float32
+    assert model.vocab_size == tokenizer.vocab_size == vocab.VOCABULARY_SIZE
+    context = cache_config(Game24Search(model, tokenizer).config, num_puzzles=1).max_context
+    assert model.config.max_position >= context
+
+
 def test_a_model_of_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((checkpoint / name).read_bytes())

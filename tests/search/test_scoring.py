@@ -1,0 +1,113 @@
+"""The scorers that need no task, by hand."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dendrite_jax.engine import NO_TOKEN, State
+from dendrite_jax.search import (
+    RandomValues,
+    Scored,
+    Scorer,
+    Thoughts,
+    ValueTokens,
+    mean_loglikelihood,
+    path_key,
+    thought_key,
+)
+from engine.generation_oracle import TABLE
+from engine.programs import LANES, bigram, pad, start
+from engine.sampling_oracle import log_softmax
+from search.judge import Judge
+
+MODEL = bigram()
+
+
+def thoughts(branch: np.ndarray | None = None) -> Thoughts:
+    """Four thoughts: two equal ones of different parents, and one without tokens."""
+    return Thoughts(
+        branch=jnp.asarray(np.arange(LANES) if branch is None else branch),
+        tokens=jnp.array([[5, 6, 0], [5, 6, 0], [7, 0, NO_TOKEN], [NO_TOKEN] * 3]),
+        length=jnp.array([3, 3, 2, 0]),
+        complete=jnp.array([True, True, True, False]),
+        raw_logprob=jnp.array([-3.0, -6.0, -1.0, 0.0]),
+        logprob=jnp.zeros(LANES),
+        parent=jnp.array([1, 2, 1, 1]),
+    )
+
+
+@jax.jit
+def score(scorer: Scorer, state: State, thoughts: Thoughts) -> Scored:
+    return scorer(MODEL, state, thoughts)
+
+
+def test_different_rows_have_different_keys() -> None:
+    rows = [row for n in range(4) for row in product(range(9), repeat=n)]
+    padded = np.array([pad(row, NO_TOKEN, 3) for row in rows])
+    keys = np.asarray(thought_key(jnp.asarray(padded)))
+    assert keys.dtype == np.int32
+    assert len(set(keys.tolist())) == len(rows)
+    again = np.asarray(thought_key(jnp.asarray(padded[::-1])))
+    np.testing.assert_array_equal(again[::-1], keys)
+
+
+def test_equal_thoughts_of_different_parents_are_different_paths() -> None:
+    keys = np.asarray(path_key(thoughts())).tolist()
+    assert len(set(keys)) == LANES
+    same_parent = thoughts()._replace(parent=jnp.array([4, 4, 4, 4]))
+    keys = np.asarray(path_key(same_parent)).tolist()
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == LANES - 1
+
+
+def test_mean_loglikelihood_is_per_token() -> None:
+    state, _ = start(MODEL, [[1]] * LANES)
+    scored = mean_loglikelihood(MODEL, state, thoughts())
+    assert scored.value.tolist() == pytest.approx([-1.0, -2.0, -0.5, 0.0])
+    assert scored.answer.tolist() == [False] * LANES
+    np.testing.assert_array_equal(scored.merge_key, path_key(thoughts()))
+
+
+def test_value_tokens_compare_two_verdicts_of_the_model() -> None:
+    state, ids = start(MODEL, [[1], [2], [3], [4]])
+    scored = score(ValueTokens(jnp.int32(7), jnp.int32(2)), state, thoughts(ids[::-1]))
+    expected = log_softmax(TABLE[[4, 3, 2, 1]][:, [7, 2]])[:, 0]
+    np.testing.assert_allclose(scored.value, expected, rtol=0, atol=1e-6)
+    assert scored.answer.tolist() == [False] * LANES
+
+
+def test_random_values_are_a_branchs_own_and_keep_the_rules() -> None:
+    judge = Judge.of(weight=7, merge=1000, reject=5, answer=6)
+    state, ids = start(MODEL, [[1, 2], [3], [5, 3], [2, 2]])
+    plain = score(judge, state, thoughts(ids))
+    found = score(RandomValues(judge), state, thoughts(ids))
+    rejected = np.isneginf(plain.value)
+    assert 0 < rejected.sum() < LANES
+    np.testing.assert_array_equal(np.isneginf(found.value), rejected)
+    np.testing.assert_array_equal(found.merge_key, plain.merge_key)
+    np.testing.assert_array_equal(found.answer, plain.answer)
+    accepted = np.asarray(found.value)[~rejected]
+    assert np.all((accepted >= 0) & (accepted < 1))
+    assert len(set(accepted.tolist())) == len(accepted)
+    moved = score(RandomValues(judge), state, thoughts(ids[::-1]))
+    np.testing.assert_array_equal(moved.value[::-1], found.value)
+
+
+def test_a_control_of_a_scorer_with_arrays_is_traced_once() -> None:
+    traces = 0
+
+    def counted(scorer: Scorer) -> jax.Array:
+        nonlocal traces
+        traces += 1
+        return jax.tree.leaves(scorer)[0]
+
+    call = jax.jit(counted)
+    for good in (1, 2, 3):
+        verdicts = ValueTokens(jnp.full(2, good), jnp.zeros(2, jnp.int32))
+        assert call(RandomValues(verdicts))[0] == good
+    assert traces == 1

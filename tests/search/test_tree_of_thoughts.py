@@ -1,0 +1,204 @@
+"""Tree of thoughts against plain Python that replays the draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dendrite_jax.engine import NO_TOKEN, Sampling, StopRules
+from dendrite_jax.search import (
+    NO_NODE,
+    SearchTree,
+    TreeOfThoughtsConfig,
+    TreeOfThoughtsResult,
+    path_tokens,
+)
+from engine.generation_oracle import Stops
+from engine.programs import LANES, VOCAB, bigram, pad, start
+from engine.sampling_oracle import Knobs
+from search.judge import Judge
+from search.programs import CACHE, assert_only_roots_held, tree_of_thoughts
+from search.thought_oracle import Found, search
+
+TOLERANCE = 1e-4
+"""Of sums of a few log-probabilities of size 10 at most, in float32."""
+MODEL = bigram()
+CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3, max_thought_tokens=4)
+
+
+class Variant(NamedTuple):
+    """What is static in a search."""
+
+    config: TreeOfThoughtsConfig
+    knobs: Knobs
+    sampling: Sampling
+    commit: tuple[int, ...]
+
+
+PLAIN_SEARCH = Variant(CONFIG, Knobs(), Sampling(), ())
+OTHER_SEARCH = Variant(
+    TreeOfThoughtsConfig(breadth=3, proposals=5, depth=4, max_thought_tokens=3),
+    Knobs(temperature=1.5, top_k=7),
+    Sampling(temperature=1.5, top_k=7),
+    (4, 1),
+)
+
+TOKEN = st.integers(0, VOCAB - 1)
+JUDGES = st.builds(
+    Judge.of,
+    weight=st.integers(1, 96),
+    merge=st.sampled_from([2, 3, 5, 1000]),
+    reject=st.sampled_from([2, 3, 101]),
+    answer=st.integers(-1, VOCAB - 1),
+)
+STOPS = st.lists(TOKEN, min_size=2, max_size=2, unique=True)
+
+
+def run(
+    variant: Variant,
+    prompts: Sequence[Sequence[int]],
+    seed: int,
+    stops: Sequence[int],
+    judge: Judge,
+) -> tuple[TreeOfThoughtsResult, list[Found | None]]:
+    """What the search finds and what it should."""
+    state, ids = start(MODEL, prompts, config=CACHE)
+    keys = jax.random.split(jax.random.key(seed), LANES)
+    words = np.asarray(jax.random.key_data(keys))
+    state, found = tree_of_thoughts(
+        MODEL,
+        state,
+        ids,
+        keys,
+        config=variant.config,
+        stop=StopRules.of(stops),
+        score=judge,
+        sampling=variant.sampling,
+        commit=np.array(variant.commit) if variant.commit else None,
+    )
+    assert_only_roots_held(state, ids)
+    expected = [
+        search(
+            prompt,
+            words[problem],
+            variant.config,
+            variant.knobs,
+            Stops((stops[0], stops[1])),
+            judge,
+            variant.commit,
+        )
+        for problem, prompt in enumerate(prompts)
+    ]
+    return jax.device_get(found), expected
+
+
+def assert_found(found: TreeOfThoughtsResult, problem: int, expected: Found) -> None:
+    tree = found.tree
+    used = {node.number for node in expected.nodes}
+    for number in set(range(tree.parent.shape[1])) - used:
+        assert tree.parent[problem, number] == NO_NODE
+        assert np.isneginf(tree.value[problem, number])
+        assert np.all(tree.tokens[problem, number] == NO_TOKEN)
+    for node in expected.nodes:
+        place = (problem, node.number)
+        tokens = pad(node.tokens, NO_TOKEN, tree.tokens.shape[2])
+        assert tree.tokens[place].tolist() == tokens.tolist()
+        assert tree.parent[place] == node.parent
+        assert tree.depth[place] == node.depth
+        assert tree.value[place] == node.verdict.value
+        assert tree.raw_logprob[place] == pytest.approx(node.raw_logprob, abs=TOLERANCE)
+        assert tree.logprob[place] == pytest.approx(node.logprob, abs=TOLERANCE)
+    count = found.answers.shape[1]
+    answers = [answer.number for answer in expected.answers]
+    assert found.answers[problem].tolist() == pad(answers, NO_NODE, count).tolist()
+    values = [answer.verdict.value for answer in expected.answers]
+    assert found.values[problem].tolist() == values + [-np.inf] * (count - len(values))
+
+
+@pytest.mark.parametrize("variant", [PLAIN_SEARCH, OTHER_SEARCH])
+@given(
+    prompts=st.lists(st.lists(TOKEN, min_size=1, max_size=5), min_size=LANES, max_size=LANES),
+    seed=st.integers(0, 2**31),
+    stops=STOPS,
+    judge=JUDGES,
+)
+@settings(max_examples=25)
+def test_every_problem_is_the_replay_of_its_own_search(
+    variant: Variant, prompts: list[list[int]], seed: int, stops: list[int], judge: Judge
+) -> None:
+    found, replays = run(variant, prompts, seed, stops, judge)
+    expected = [replay for replay in replays if replay]
+    assume(len(expected) == LANES)
+    for problem, replay in enumerate(expected):
+        assert_found(found, problem, replay)
+
+
+JUDGE = Judge.of(weight=7, merge=1000, reject=101, answer=3)
+
+
+def test_a_path_spells_the_branch_of_a_node() -> None:
+    prompts = [[1], [2, 3], [4], [5, 6]]
+    found, expected = run(PLAIN_SEARCH, prompts, 5, [0, 8], JUDGE)
+    deepest = 0
+    for problem, replay in enumerate(expected):
+        assert replay is not None
+        for node in replay.nodes:
+            thoughts = path_tokens(found.tree, problem, node.number)
+            assert prompts[problem] + [t for thought in thoughts for t in thought] == node.path
+            deepest = max(deepest, len(thoughts))
+    assert deepest == CONFIG.depth
+
+
+@pytest.mark.parametrize("node", [NO_NODE, 2, 99])
+def test_a_node_that_is_not_there_has_no_path(node: int) -> None:
+    tree = SearchTree.empty(problems=1, nodes=4, thought_tokens=2)
+    tree = tree.write(jnp.int32(1), parent=jnp.array([[0]]), tokens=jnp.array([[[5, -1]]]))
+    assert path_tokens(tree, 0, 0) == []
+    assert path_tokens(tree, 0, 1) == [[5]]
+    with pytest.raises(ValueError, match=f"node is {node}; problem 0 has no such node"):
+        path_tokens(tree, 0, node)
+
+
+def test_a_root_that_is_not_held_has_no_tree() -> None:
+    state, ids = start(MODEL, [[1], [2], [3], [4]], config=CACHE)
+    keys = jax.random.split(jax.random.key(0), LANES)
+    roots = pad([ids[0], -1, CACHE.num_slots, 77])
+    state, found = tree_of_thoughts(
+        MODEL,
+        state,
+        roots,
+        keys,
+        config=CONFIG,
+        stop=StopRules.of([0, 8]),
+        score=JUDGE,
+        sampling=Sampling(),
+        commit=None,
+    )
+    assert np.all(np.asarray(found.tree.parent)[1:] == NO_NODE)
+    assert np.all(np.asarray(found.answers)[1:] == NO_NODE)
+    assert set(np.flatnonzero(state.cache.alive)) == set(ids)
+    expected = search(
+        [1], np.asarray(jax.random.key_data(keys))[0], CONFIG, Knobs(), Stops((0, 8)), JUDGE
+    )
+    assert expected is not None
+    assert_found(jax.device_get(found), 0, expected)
+
+
+@pytest.mark.parametrize("field", ["breadth", "proposals", "depth", "max_thought_tokens"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_bad_config_is_refused(field: str, value: int) -> None:
+    fields: dict[str, Any] = {field: value}
+    with pytest.raises(ValueError, match=f"{field} is {value}; it must be at least 1"):
+        TreeOfThoughtsConfig(**fields)
+
+
+def test_fewer_proposals_than_are_kept_are_refused() -> None:
+    with pytest.raises(ValueError, match="proposals is 4; it must be at least the breadth, 5"):
+        TreeOfThoughtsConfig(breadth=5, proposals=4)
