@@ -151,7 +151,7 @@ def test_matches_dense_float64(case, implementation):
     np.testing.assert_allclose(lse, want_lse, atol=2e-5)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_trees_match_dense_float64(seed):
     rng = np.random.default_rng(seed)
     tree = random_tree(rng, int(rng.integers(1, 24)), 60)
