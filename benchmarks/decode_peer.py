@@ -67,7 +67,8 @@ def _decode(model: Any, batch: int, context: int, new_tokens: int) -> dict[str, 
     from transformers import DynamicCache
 
     prompt = torch.randint(model.config.vocab_size, (batch, context), device=model.device)
-    first, later = [], []
+    first: list[float] = []
+    later: list[float] = []
     with torch.inference_mode():
         for _ in range(2):
             cache, tokens = DynamicCache(config=model.config), prompt

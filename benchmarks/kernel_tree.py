@@ -143,7 +143,14 @@ def measure(num_heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> list
             made = threads.map(partial(_plan, tree, pools[0], num_heads), VARIANTS.values())
             plans = dict(zip(VARIANTS, made, strict=True))
 
-        def body(q: Array, pools: Any, length: Array, plan: Plan, repeats=repeats, layers=layers):
+        def body(
+            q: Array,
+            pools: Any,
+            length: Array,
+            plan: Plan,
+            repeats: int = repeats,
+            layers: int = layers,
+        ) -> Array:
             for index in range(repeats):
                 q, _ = _attention(q, pools, index % layers, length, plan)
             return q

@@ -144,7 +144,7 @@ class Decoder(struct.PyTreeNode):
     @property
     def _unembedding(self) -> Array:
         """[vocab, hidden]; the embedding itself when tied."""
-        return self.params.get("lm_head", self.params["embed"])
+        return self.params["lm_head" if "lm_head" in self.params else "embed"]
 
     def _matmul(self, x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Array:
         """A linear layer on rows [rows, in], with what `skinny_matmul` fuses into it."""
