@@ -66,7 +66,7 @@ def test_xla_twin_matches_float64(rows, fused, swiglu):
 
 @pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("outputs", "block", "chunk"), [(24, 4, 32), (23, 4, 64), (24, 2, 128)])
+@pytest.mark.parametrize(("outputs", "block", "chunk"), [(23, 4, 64), (24, 8, 128)])
 def test_row_kernel_matches_float64(outputs, block, chunk, fused, swiglu):
     x, weight, norm, bias, residual = operands(1, outputs, swiglu, fused)
     out = poisoned((1, outputs), "float32")
@@ -94,7 +94,7 @@ def test_row_kernel_matches_float64(outputs, block, chunk, fused, swiglu):
 
 @pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("rows", "outputs"), [(1, 32), (5, 24), (19, 40)])
+@pytest.mark.parametrize(("rows", "outputs"), [(5, 24), (19, 40)])
 def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
     x, weight, _, bias, residual = operands(rows, outputs, swiglu, fused)
     out = poisoned((1, rows, outputs), "float32")
