@@ -16,6 +16,7 @@ from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import FINISH_NAMES, PLAIN, GenerateConfig, Sampling, StopRules
 from dendrite_jax.models import Decoder, TextStream, Tokenizer, load
+from dendrite_jax.serving.compilation import loop_options
 from dendrite_jax.serving.validation import check_prompt, check_sampling, check_seed, check_text
 
 STREAM_CHUNK = 8
@@ -84,7 +85,12 @@ class Engine:
         self._prefill = jax.jit(engine.prefill, donate_argnums=1)
         self._fork = jax.jit(engine.fork, donate_argnums=0)
         self._free = jax.jit(engine.free, donate_argnums=0)
-        self._generate = jax.jit(engine.generate, static_argnames="config", donate_argnums=1)
+        self._generate = jax.jit(
+            engine.generate,
+            static_argnames="config",
+            donate_argnums=1,
+            compiler_options=loop_options(),
+        )
 
     @classmethod
     def load(

@@ -20,6 +20,7 @@ def skinny_matmul(
     swiglu: bool = False,
     residual: Array | None = None,
     out_dtype: DTypeLike | None = None,
+    prefetch: Array | None = None,
     implementation: str | None = None,
 ) -> Array:
     """`epilogue(rms_norm(x) @ weight.T)` for a few rows, in one pass over the weight.
@@ -37,6 +38,8 @@ def skinny_matmul(
       swiglu: whether the weight holds a gate and an up projection (Shazeer 2020).
       residual: [rows, outputs], added last.
       out_dtype: dtype of the result; x's when None.
+      prefetch: what the next kernel will read; its first bytes are brought into the cache as this
+        product ends. A hint, which only the kernel of one row takes.
       implementation: "triton", "xla", or None for the platform's.
 
     Returns:
@@ -44,7 +47,7 @@ def skinny_matmul(
 
     Raises:
       ValueError: shapes that do not fit together.
-      NotImplementedError: the Triton kernel lacks the case.
+      UnsupportedError: the Triton kernel lacks the case.
     """
     _check(x, weight, norm, bias, swiglu, residual)
     out_dtype = x.dtype if out_dtype is None else out_dtype
@@ -63,6 +66,7 @@ def skinny_matmul(
         swiglu=swiglu,
         residual=residual,
         out_dtype=jnp.dtype(out_dtype),
+        prefetch=prefetch,
     )
 
 

@@ -35,7 +35,7 @@ def make_plan(
       The plan, or None for the XLA implementation, which needs none.
 
     Raises:
-      NotImplementedError: the Triton kernels lack the head_dim, block size or dtype.
+      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
     """
     if choose_implementation(implementation) == "xla":
         return None
@@ -88,7 +88,7 @@ def tree_attention(
 
     Raises:
       ValueError: the plan was made for another window or another number of heads.
-      NotImplementedError: the Triton kernels lack the head_dim, block size or dtype.
+      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
     """
     if scale is None:
         scale = q.shape[-1] ** -0.5

@@ -151,7 +151,7 @@ def test_matches_dense_float64(case, implementation):
     np.testing.assert_allclose(lse, want_lse, atol=2e-5)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_trees_match_dense_float64(seed):
     rng = np.random.default_rng(seed)
     tree = random_tree(rng, int(rng.integers(1, 24)), 60)
@@ -168,9 +168,8 @@ def test_default_on_cpu_is_the_xla_twin():
     tree = levels_tree((1, 3), (20, 5))
     q = queries(tree, 2, 16)
     k_pool, v_pool = pools(tree, 1, 16)
-    options = {"scale": 0.25}
     arguments = (q, k_pool, v_pool, LAYER, tree.table, tree.length)
     if jax.default_backend() == "cpu":
-        default = tree_attention(*arguments, **options)
-        twin = tree_attention(*arguments, implementation="xla", **options)
+        default = tree_attention(*arguments, scale=0.25)
+        twin = tree_attention(*arguments, implementation="xla", scale=0.25)
         assert jnp.array_equal(default[0], twin[0])
