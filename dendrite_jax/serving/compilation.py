@@ -10,7 +10,7 @@ import jax
 CACHE_VARIABLE = "DENDRITE_COMPILATION_CACHE"
 """Environment variable that moves the cache; an empty value turns it off."""
 
-COMMAND_BUFFERS = {
+COMMAND_BUFFERS: dict[str, str | int] = {
     "xla_gpu_enable_command_buffer": (
         "FUSION,CUBLAS,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION"
     ),

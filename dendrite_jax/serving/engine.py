@@ -98,10 +98,11 @@ class Engine:
         model: str | Path,
         dtype: DTypeLike | None = None,
         progress: Callable[[int, int], None] | None = None,
+        implementation: str | None = None,
         **capacities: int | float | None,
     ) -> Engine:
         """Loads a checkpoint (see `models.load`) and allocates the cache (see `Engine`)."""
-        return cls(*load(model, dtype, progress), **capacities)  # type: ignore[arg-type]
+        return cls(*load(model, dtype, progress, implementation), **capacities)  # type: ignore[arg-type]
 
     def prompt(self, text: str | Sequence[int], seed: int = 0) -> int:
         """Opens a branch and runs a prompt through the model; the branch's id.

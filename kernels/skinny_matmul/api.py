@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -51,9 +53,8 @@ def skinny_matmul(
     """
     _check(x, weight, norm, bias, swiglu, residual)
     out_dtype = x.dtype if out_dtype is None else out_dtype
-    if choose_implementation(implementation) == "xla":
-        compute = reference.skinny_matmul
-    else:
+    compute: Callable[..., Array] = reference.skinny_matmul
+    if choose_implementation(implementation) == "triton":
         from dendrite_jax.kernels.skinny_matmul import gpu
 
         compute = gpu.skinny_matmul

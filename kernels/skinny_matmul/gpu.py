@@ -63,7 +63,8 @@ def skinny_matmul(
         )
     if norm is not None:
         x = rms_norm(x, norm, eps)
-    blocks = blocks or tile_blocks(rows, outputs, depth, swiglu)
+    if not isinstance(blocks, TileBlocks):
+        blocks = tile_blocks(rows, outputs, depth, swiglu)
     return _tiled(x, weight, bias, residual, swiglu, out_dtype, blocks)
 
 

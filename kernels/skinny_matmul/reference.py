@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -24,7 +23,7 @@ def skinny_matmul(
     bias: Array | None,
     swiglu: bool,
     residual: Array | None,
-    out_dtype: DTypeLike,
+    out_dtype: jnp.dtype,
     prefetch: Array | None = None,
 ) -> Array:
     """Specification of `dendrite_jax.kernels.skinny_matmul.skinny_matmul`.

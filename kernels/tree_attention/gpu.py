@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -57,7 +59,7 @@ def tree_attention(
     wide_lanes, narrow_lanes = tiles.lanes(plan.group)
     narrow_base = (workers + wide_tiles) * num_kv_heads * tiles.wide_rows
     rows = narrow_base + (workers + narrow_tiles) * num_kv_heads * tiles.narrow_rows
-    cut = {
+    cut: dict[str, Any] = {
         "KV_HEADS": num_kv_heads,
         "G": plan.group,
         "D": head_dim,
