@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
@@ -38,7 +39,7 @@ def draw(nodes: Nodes, kept: list[int], color: bool = False) -> list[str]:
         ledger={},
     )
 
-    def decode(ids: list[int]) -> str:
+    def decode(ids: Sequence[int]) -> str:
         assert NO_TOKEN not in ids
         return "".join(map(chr, ids))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def across_tokens(engine: Engine, completion: Completion, length: int = 3) -> st
     raise AssertionError("the text has no such part")
 
 
-def sampled(engine: Engine, seed: int = 3, **options) -> Completion:
+def sampled(engine: Engine, seed: int = 3, **options: Any) -> Completion:
     """One sampled continuation of PROMPT by a new branch, which is given back."""
     branch = engine.prompt(PROMPT, seed=seed)
     (completion,) = engine.generate([branch], NEW, stop_tokens=[], **options)

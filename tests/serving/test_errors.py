@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dendrite_jax.cache import BranchError, CapacityError
-from dendrite_jax.engine import GREEDY, Sampling
+from dendrite_jax.engine import GREEDY, PLAIN
 from dendrite_jax.models import Decoder
 from dendrite_jax.serving import Engine
 from dendrite_jax.serving.validation import PromptError
@@ -101,7 +102,7 @@ def test_sampling_outside_its_limits_is_refused(engine: Engine, field: str, valu
     for asked in (value, np.array([value], np.float32)):
         shown = re.escape(str(np.asarray(asked).tolist()))
         with pytest.raises(ValueError, match=rf"sampling\.{field} is {shown}; it must be"):
-            engine.stream([branch], NEW, Sampling(**{field: asked}))
+            engine.stream([branch], NEW, replace(PLAIN, **{field: asked}))
     assert engine.stats() == before
 
 
