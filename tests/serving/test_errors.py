@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,7 +101,7 @@ def test_sampling_outside_its_limits_is_refused(engine: Engine, field: str, valu
     for asked in (value, np.array([value], np.float32)):
         shown = re.escape(str(np.asarray(asked).tolist()))
         with pytest.raises(ValueError, match=rf"sampling\.{field} is {shown}; it must be"):
-            engine.stream([branch], NEW, replace(PLAIN, **{field: asked}))
+            engine.stream([branch], NEW, PLAIN.replace(**{field: asked}))
     assert engine.stats() == before
 
 
