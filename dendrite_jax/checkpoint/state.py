@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -37,4 +37,25 @@ def restore(path: str | Path, like: T) -> T:
         raise ValueError(f"checkpoint: no folder {folder}")
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
     with ocp.StandardCheckpointer() as checkpointer:
+        saved = _layout(checkpointer.metadata(folder).item_metadata.tree)
+        _check_layout(saved, _layout(shapes))
         return checkpointer.restore(folder, shapes)
+
+
+def _layout(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each leaf, by its path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): (tuple(leaf.shape), str(leaf.dtype))
+        for path, leaf in leaves
+    }
+
+
+def _check_layout(saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises ValueError for the first leaf that is not there or is of another shape or dtype."""
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            raise ValueError(
+                f"checkpoint: {name} was saved with shape and dtype {saved.get(name)}, "
+                f"and {wanted.get(name)} is wanted"
+            )
