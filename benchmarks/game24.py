@@ -28,7 +28,7 @@ from dendrite_jax.tasks.game24.rules import as_state, format_prompt, judge
 from dendrite_jax.tasks.game24.scoring import Game24Scorer
 from dendrite_jax.tasks.game24.solve import Game24Search, load_solver
 
-BREADTHS = (1, 5, 25)
+BREADTHS = (5, 25)
 PROPOSALS_PER_KEPT = 8
 FEWEST_PROPOSALS = 40
 BATCH = 20

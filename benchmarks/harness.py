@@ -67,21 +67,22 @@ def empty_call(repeats: int = 200) -> Timing:
     return time_calls(lambda: increment(x), repeats)
 
 
-def read_bandwidth(megabytes: int = 1024, repeats: int = 5) -> float:
-    """Bytes a second of reading a large array: two loop lengths, their difference taken."""
+def read_bandwidth(megabytes: int = 2048, repeats: int = 5) -> float:
+    """Bytes a second of reading a large array: few and many passes, their difference taken."""
     x = jnp.ones(megabytes * 2**20 // 4, jnp.float32)
 
-    @jax.jit
-    def read(x: jax.Array, times: jax.Array) -> jax.Array:
-        # The sum of |x - total| depends on the last total, so that no pass can be left out.
-        return jax.lax.fori_loop(
-            0, times, lambda _, total: jnp.max(jnp.abs(x - total)), jnp.float32(0)
-        )
+    @jax.jit(static_argnums=1)
+    def read(x: jax.Array, passes: int) -> jax.Array:
+        total = jnp.float32(0)
+        for _ in range(passes):
+            # Depends on the last total, so that no pass can be left out.
+            total = jnp.max(jnp.abs(x - total))
+        return total
 
-    short, long = 2, 12
-    fast = time_calls(lambda: read(x, jnp.int32(short)), repeats).p50
-    slow = time_calls(lambda: read(x, jnp.int32(long)), repeats).p50
-    return (long - short) * x.nbytes / (slow - fast)
+    few, many = 2, 12
+    fast = time_calls(lambda: read(x, few), repeats).p50
+    slow = time_calls(lambda: read(x, many), repeats).p50
+    return (many - few) * x.nbytes / (slow - fast)
 
 
 def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:

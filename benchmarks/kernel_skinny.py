@@ -1,4 +1,4 @@
-"""The skinny product at the Llama-3-8B shape: tile sizes, against XLA and the bytes of the weight."""
+"""The skinny product at the Llama-3-8B shape: tile sizes, against XLA and the weight's bytes."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ VARIANTS = {
     "w64 s3": TreeTiles(),
     "w64 s2": TreeTiles(stages=2),
     "w64 s2 k32 p396": TreeTiles(stages=3, wide_keys=32, narrow_keys=32, programs=396),
-    "w64 least8": TreeTiles(least_work=8),
+    "w64 least4": TreeTiles(least_work=4),
+    "w64 k64,128": TreeTiles(narrow_keys=128),
     "w128 s2 k64,128": TreeTiles(
         wide_rows=128, narrow_keys=128, warps=8, stages=2, programs=132, least_work=8
     ),
@@ -142,7 +143,14 @@ def measure(num_heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> list
             made = threads.map(partial(_plan, tree, pools[0], num_heads), VARIANTS.values())
             plans = dict(zip(VARIANTS, made, strict=True))
 
-        def body(q: Array, pools: Any, length: Array, plan: Plan, repeats=repeats, layers=layers):
+        def body(
+            q: Array,
+            pools: Any,
+            length: Array,
+            plan: Plan,
+            repeats: int = repeats,
+            layers: int = layers,
+        ) -> Array:
             for index in range(repeats):
                 q, _ = _attention(q, pools, index % layers, length, plan)
             return q

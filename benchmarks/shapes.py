@@ -83,12 +83,12 @@ def _random_matrix(key: jax.Array, shape: tuple[int, int], dtype: DTypeLike) -> 
     return jax.random.normal(key, shape, dtype) * shape[1] ** -0.5
 
 
-def step_bytes(model: Decoder, context: int) -> int:
-    """Bytes that one decode step of one branch must read: the weights once, and the cache."""
+def step_bytes(model: Decoder, context: int, branches: int = 1) -> int:
+    """Bytes that a decode step of unshared branches must read: the weights once, and each cache."""
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
     if "lm_head" in model.params:
-        weights -= model.params["embed"].nbytes  # one row of it is read
+        weights -= model.params["embed"].nbytes  # a row a branch is read
     config = model.config
     item = model.dtype.itemsize
     cache = 2 * config.num_layers * config.num_kv_heads * config.head_dim * context * item
-    return weights + cache
+    return weights + branches * cache

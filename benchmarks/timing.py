@@ -1,4 +1,4 @@
-"""Timing on an accelerator: many calls in one loop on the device, and the difference of two lengths.
+"""Timing on an accelerator: calls in a loop on the device, and the difference of two lengths.
 
 A launch from the host costs more than the kernels that are timed, so a timed body is repeated by
 a loop inside jit, captured in command buffers, and the time of few turns is taken from the time of
@@ -17,13 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-COMMAND_BUFFERS = {
-    "xla_gpu_enable_command_buffer": (
-        "FUSION,CUBLAS,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION"
-    ),
-    "xla_gpu_graph_min_graph_size": 1,
-}
-"""Compiler options under which XLA runs a whole decode loop as CUDA graphs."""
+from dendrite_jax.serving.compilation import loop_options
 
 CACHE_BYTES = 200e6
 """Rotate over at least this many bytes: four times an H100's last-level cache."""
@@ -47,9 +41,8 @@ def compile_all(jobs: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]]) -> 
 
     def build(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
         body, arguments = job
-        options = COMMAND_BUFFERS if jax.default_backend() == "gpu" else None
         try:
-            jitted = jax.jit(looped(body), compiler_options=options)
+            jitted = jax.jit(looped(body), compiler_options=loop_options())
             return jitted.lower(jnp.int32(1), *arguments).compile()
         except Exception as error:
             return error

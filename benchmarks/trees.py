@@ -32,7 +32,7 @@ def levels_tree(nodes: tuple[int, ...], tokens: tuple[int, ...], seed: int = 0) 
     """Each level's nodes divided evenly over their parents; fork copies a partly filled block."""
     rng = np.random.default_rng(seed)
     grower = _Grower()
-    leaves = [((), 0)]
+    leaves: list[tuple[tuple[int, ...], int]] = [((), 0)]
     for level, (count, length) in enumerate(zip(nodes, tokens, strict=True)):
         extra = rng.integers(0, 7, size=count) if level else np.zeros(count, int)
         leaves = [
@@ -47,7 +47,8 @@ def random_tree(rng: np.random.Generator, lanes: int, max_tokens: int, idle: flo
     grower = _Grower()
     leaves: list[tuple[tuple[int, ...], int]] = []
     for _ in range(lanes):
-        blocks, length = (), 0
+        blocks: tuple[int, ...] = ()
+        length = 0
         if leaves and rng.random() < 0.9:
             blocks, length = leaves[rng.integers(len(leaves))]
             length = int(rng.integers(0, length + 1))

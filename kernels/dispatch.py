@@ -8,6 +8,13 @@ IMPLEMENTATIONS = ("triton", "xla")
 _BY_PLATFORM = {"gpu": "triton", "cpu": "xla"}
 
 
+class UnsupportedError(NotImplementedError):
+    """A kernel lacks a case; the message gives the reason and names the way around it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; implementation='xla' runs the plain-XLA twin instead")
+
+
 def choose_implementation(requested: str | None) -> str:
     """Resolves an `implementation` argument.
 
@@ -19,14 +26,13 @@ def choose_implementation(requested: str | None) -> str:
 
     Raises:
       ValueError: for an unknown name.
-      NotImplementedError: for None on a platform that no implementation was written for.
+      UnsupportedError: for None on a platform that no implementation was written for.
     """
     if requested is None:
         platform = jax.default_backend()
         if platform not in _BY_PLATFORM:
-            raise NotImplementedError(
-                f"no kernels for platform {platform!r}: they exist for {sorted(_BY_PLATFORM)}; "
-                "name implementation='xla' to run the plain-XLA twin"
+            raise UnsupportedError(
+                f"no kernels for platform {platform!r}: they exist for {sorted(_BY_PLATFORM)}"
             )
         return _BY_PLATFORM[platform]
     if requested not in IMPLEMENTATIONS:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from jax import Array
 
+from dendrite_jax.kernels.dispatch import UnsupportedError
+
 
 def launch(
     *operands: Array | int | None,
@@ -35,18 +37,18 @@ def launch(
       The outputs, shaped as `out_type`.
 
     Raises:
-      NotImplementedError: where jax-triton is missing or older than 0.4, whose calls XLA can not
+      UnsupportedError: where jax-triton is missing or older than 0.4, whose calls XLA can not
         capture in command buffers.
     """
     try:
         import jax_triton
     except ImportError as error:
-        raise NotImplementedError(
+        raise UnsupportedError(
             "implementation 'triton' needs a CUDA device and jax-triton >= 0.4 (Python >= 3.12)"
         ) from error
     version = tuple(int(part) for part in jax_triton.__version__.split(".")[:2])
     if version < (0, 4):
-        raise NotImplementedError(f"jax-triton {jax_triton.__version__} is older than 0.4")
+        raise UnsupportedError(f"jax-triton {jax_triton.__version__} is older than 0.4")
     return jax_triton.triton_call(
         *operands,
         kernel=kernel,
@@ -57,6 +59,13 @@ def launch(
         input_output_aliases=aliases,
         **constants,
     )
+
+
+def prefetch_groups(array: Array | None, most_bytes: int) -> int:
+    """How many groups of cache lines to prefetch from the start of an array (see prefetch.py)."""
+    from dendrite_jax.kernels.prefetch import GROUP_BYTES
+
+    return 0 if array is None else min(array.nbytes, most_bytes) // GROUP_BYTES
 
 
 def array_type(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all sampling.")
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of all sampling.",
+)
 
 
 def compile_cache_option(command: F) -> F:
@@ -41,9 +48,20 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def working(console: Console, text: str, quiet: bool) -> Iterator[None]:
-    """A spinner beside a text while the body runs; nothing when quiet."""
-    if quiet:
+    """A spinner beside a text while the body runs; nothing when quiet or not on a terminal."""
+    if quiet or not console.is_terminal:
         yield
         return
     with console.status(text):
         yield
+
+
+def draw_each(console: Console, drawings: Iterable[RenderableType]) -> None:
+    """Draws each over the last on a terminal; elsewhere prints the last one, unwrapped."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+            for drawing in drawings:
+                live.update(drawing, refresh=True)
+        return
+    *_, last = drawings
+    console.print(last, soft_wrap=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from rich.markup import escape
 from rich.tree import Tree
 
 from dendrite_jax.engine import NO_TOKEN
@@ -40,7 +41,7 @@ def tree_view(snapshot: Snapshot, decode: Callable[[Sequence[int]], str]) -> Tre
                 continue
             drawn.add(label)
             style = "bold green" if child in kept or child in inner else "dim"
-            branch = view.add(f"[{style}]{label}[/]  {math.exp(values[child]):.3f}")
+            branch = view.add(f"[{style}]{escape(label)}[/]  {math.exp(values[child]):.3f}")
             grow(branch, child)
         hidden = len({text(child) for child in children} - drawn)
         if hidden:

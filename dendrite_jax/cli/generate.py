@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.text import Text
 
 from dendrite_jax.cli.common import (
     compile_cache_option,
+    draw_each,
     json_option,
     print_json,
     seed_option,
@@ -81,9 +82,7 @@ def generate(
         *_, completions = rounds
         print_json({"completions": [asdict(item) for item in completions], "stats": engine.stats()})
         return
-    with Live(console=Console(), auto_refresh=False, vertical_overflow="visible") as live:
-        for completions in rounds:
-            live.update(_text(prompt, completions), refresh=True)
+    draw_each(Console(), (_text(prompt, completions) for completions in rounds))
 
 
 def _load(
@@ -92,7 +91,8 @@ def _load(
     from dendrite_jax.serving import Engine
 
     columns = (TextColumn("loading weights"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, disable=quiet, transient=True) as bar:
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
         task = bar.add_task("weights", total=None)
         return Engine.load(
             model,
@@ -103,5 +103,6 @@ def _load(
         )
 
 
-def _text(prompt: str, completions: list[Completion]) -> str:
-    return "\n\n".join(f"{prompt}{completion.text}" for completion in completions)
+def _text(prompt: str, completions: list[Completion]) -> Text:
+    """The continuations; a Text, since `rich` would read markup in a plain string."""
+    return Text("\n\n".join(f"{prompt}{completion.text}" for completion in completions))

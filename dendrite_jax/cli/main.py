@@ -31,13 +31,19 @@ for command in (solve, generate, bench, info):
 
 
 def main() -> None:
-    """Runs the command; a bad argument or a known failure is one line on stderr and exit code 2."""
+    """Runs the command; a bad argument or a known failure is one line on stderr and exit code 2.
+
+    A group without a command prints its help there.
+    """
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="dendrite", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message())
     except (ValueError, OSError, RuntimeError) as error:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.live import Live
+from rich.tree import Tree
 
 from dendrite_jax.cli.common import (
     compile_cache_option,
+    draw_each,
     json_option,
     print_json,
     seed_option,
@@ -78,10 +80,15 @@ def _search(
 
     if quiet:
         return search.solve([numbers], target, seed)
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    snapshots = []
+
+    def views() -> Iterator[Tree]:
         for snapshot in search.levels([numbers], target, seed):
-            live.update(tree_view(snapshot, search.tokenizer.decode), refresh=True)
-    return search.judge(snapshot)
+            snapshots.append(snapshot)
+            yield tree_view(snapshot, search.tokenizer.decode)
+
+    draw_each(console, views())
+    return search.judge(snapshots[-1])
 
 
 def _summary(results: Results, search: Game24Search, seconds: float) -> dict[str, Any]:

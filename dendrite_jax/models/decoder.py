@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
 from dendrite_jax.cache import Appended, KVPool
-from dendrite_jax.kernels.append_kv import append_kv
+from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.paged_prefill import paged_prefill
-from dendrite_jax.kernels.tree_attention import tree_attention
+from dendrite_jax.kernels.rope_append import rope_append
+from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, rms_norm, skinny_matmul
+from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
 from dendrite_jax.models.config import ModelConfig
-from dendrite_jax.models.rope import apply_rope, rope_tables
+from dendrite_jax.models.rope import rope_tables
 
 Params = dict[str, Any]
 """Weights by name; matrices are [out, in] as in Hugging Face files.
@@ -27,11 +30,21 @@ gate_up_bias and down_bias.
 """
 
 
+_Attention = Callable[[int, Array, Array, Array], Array]
+"""(layer, q, k_pool, v_pool) -> attended values of all heads."""
+
+
 class Decoder(struct.PyTreeNode):
-    """A model as a pytree: weights, and the static configuration beside them."""
+    """A model as a pytree: weights, and the static configuration beside them.
+
+    On a GPU, a shape or dtype that the Triton kernels lack raises `UnsupportedError` when decode is
+    traced; `implementation="xla"` runs any.
+    """
 
     params: Params
     config: ModelConfig = struct.field(pytree_node=False)
+    implementation: str | None = struct.field(pytree_node=False, default=None)
+    """Kernels of decode: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA)."""
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -70,68 +83,121 @@ class Decoder(struct.PyTreeNode):
         config = self.config
         position = appended.start[:, None] + jnp.arange(tokens.shape[1])
         rope = rope_tables(config, position)
-        x = self.params["embed"][tokens]
+        attend = self._decode_attention if tokens.shape[1] == 1 else self._prefill_attention
+        attention = attend(pool, appended)
+        x = self.params["embed"][tokens.reshape(-1)]
         k_pool, v_pool = pool.k, pool.v
-        for index, layer in enumerate(self.params["layers"]):
-            h = rms_norm(x, layer["input_norm"], config.rms_norm_eps)
-            q, k, v = _project_qkv(config, layer, h, rope)
-            k_pool, v_pool = append_kv(k_pool, v_pool, index, k, v, appended.block, appended.offset)
-            attended = _attend(config, index, q, k_pool, v_pool, appended)
-            x = x + linear(attended, layer["o"], layer.get("o_bias"))
-            h = rms_norm(x, layer["post_norm"], config.rms_norm_eps)
-            x = x + _mlp(layer, h)
+        layers = self.params["layers"]
+        for index, (layer, following) in enumerate(zip_longest(layers, layers[1:])):
+            qkv = self._matmul(
+                x,
+                layer["qkv"],
+                layer.get("qkv_bias"),
+                norm=layer["input_norm"],
+                prefetch=layer["o"],
+            )
+            q, k_pool, v_pool = rope_append(
+                qkv.reshape(*tokens.shape, -1),
+                rope,
+                k_pool,
+                v_pool,
+                index,
+                appended.block,
+                appended.offset,
+                q_norm=layer.get("q_norm"),
+                k_norm=layer.get("k_norm"),
+                eps=config.rms_norm_eps,
+                implementation=self.implementation if tokens.shape[1] == 1 else "xla",
+            )
+            attended = attention(index, q, k_pool, v_pool)
+            x = self._matmul(
+                attended.reshape(x.shape[0], -1),
+                layer["o"],
+                layer.get("o_bias"),
+                residual=x,
+                prefetch=layer["gate_up"],
+            )
+            inner = self._matmul(
+                x,
+                layer["gate_up"],
+                layer.get("gate_up_bias"),
+                norm=layer["post_norm"],
+                swiglu=True,
+                prefetch=layer["down"],
+            )
+            x = self._matmul(
+                inner,
+                layer["down"],
+                layer.get("down_bias"),
+                residual=x,
+                prefetch=following["qkv"] if following else self._unembedding,
+            )
         x = rms_norm(x, self.params["final_norm"], config.rms_norm_eps)
-        return pool.replace(k=k_pool, v=v_pool), x
+        return pool.replace(k=k_pool, v=v_pool), x.reshape(*tokens.shape, -1)
 
     def unembed(self, hidden: Array) -> Array:
         """Logits f32[..., vocab] of hidden states [..., hidden]."""
-        weight = self.params.get("lm_head", self.params["embed"])
-        return jnp.einsum("...i,oi->...o", hidden, weight, preferred_element_type=jnp.float32)
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        logits = self._matmul(rows, self._unembedding, out_dtype=jnp.float32)
+        return logits.reshape(*hidden.shape[:-1], -1)
 
+    @property
+    def _unembedding(self) -> Array:
+        """[vocab, hidden]; the embedding itself when tied."""
+        return self.params["lm_head" if "lm_head" in self.params else "embed"]
 
-def rms_norm(x: Array, weight: Array, eps: float) -> Array:
-    """Root-mean-square norm over the last axis, computed in float32 (Zhang & Sennrich 2019)."""
-    wide = x.astype(jnp.float32)
-    scaled = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-    return scaled.astype(x.dtype) * weight
-
-
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """`x [..., in]` times `weight [out, in]`, plus `bias [out]`."""
-    y = jnp.einsum("...i,oi->...o", x, weight)
-    return y if bias is None else y + bias
-
-
-def _project_qkv(
-    config: ModelConfig, layer: Params, h: Array, rope: tuple[Array, Array]
-) -> tuple[Array, Array, Array]:
-    """Queries, keys (both rotated) and values, [lanes, tokens, heads, head_dim]."""
-    qkv = linear(h, layer["qkv"], layer.get("qkv_bias"))
-    heads, kv_heads = config.num_heads, config.num_kv_heads
-    qkv = qkv.reshape(*h.shape[:2], heads + 2 * kv_heads, config.head_dim)
-    q, k, v = jnp.split(qkv, [heads, heads + kv_heads], axis=2)
-    if config.qk_norm:
-        q = rms_norm(q, layer["q_norm"], config.rms_norm_eps)
-        k = rms_norm(k, layer["k_norm"], config.rms_norm_eps)
-    return apply_rope(q, *rope), apply_rope(k, *rope), v
-
-
-def _attend(
-    config: ModelConfig, index: int, q: Array, k_pool: Array, v_pool: Array, appended: Appended
-) -> Array:
-    """Attention of the new tokens over everything their branches hold, [lanes, tokens, H·D]."""
-    window = config.windows[index] if config.windows else None
-    if q.shape[1] == 1:
-        out, _ = tree_attention(
-            q[:, 0], k_pool, v_pool, index, appended.table, appended.length, window=window
+    def _matmul(self, x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Array:
+        """A linear layer on rows [rows, in], with what `skinny_matmul` fuses into it."""
+        chosen = choose_implementation(self.implementation)
+        return skinny_matmul(
+            x,
+            weight,
+            bias=bias,
+            eps=self.config.rms_norm_eps,
+            implementation=chosen if x.shape[0] <= MAX_ROWS else "xla",
+            **options,
         )
-    else:
-        out, _ = paged_prefill(
-            q, k_pool, v_pool, index, appended.table, appended.start, window=window
-        )
-    return out.reshape(*q.shape[:2], config.num_heads * config.head_dim)
 
+    def _decode_attention(self, pool: KVPool, appended: Appended) -> _Attention:
+        """Attention of one new token a lane; layers of one window share a plan."""
+        config = self.config
+        windows = config.windows or (None,) * config.num_layers
+        plans = {
+            window: make_plan(
+                appended.table,
+                appended.length,
+                pool.k,
+                config.num_heads,
+                window=window,
+                implementation=self.implementation,
+            )
+            for window in set(windows)
+        }
 
-def _mlp(layer: Params, h: Array) -> Array:
-    gate, up = jnp.split(linear(h, layer["gate_up"], layer.get("gate_up_bias")), 2, axis=-1)
-    return linear(jax.nn.silu(gate) * up, layer["down"], layer.get("down_bias"))
+        def attention(index: int, q: Array, k_pool: Array, v_pool: Array) -> Array:
+            out, _ = tree_attention(
+                q[:, 0],
+                k_pool,
+                v_pool,
+                index,
+                appended.table,
+                appended.length,
+                plan=plans[windows[index]],
+                window=windows[index],
+                implementation=self.implementation,
+            )
+            return out
+
+        return attention
+
+    def _prefill_attention(self, pool: KVPool, appended: Appended) -> _Attention:
+        """Attention of several new tokens a lane over the lane's prefix and each other."""
+        windows = self.config.windows or (None,) * self.config.num_layers
+
+        def attention(index: int, q: Array, k_pool: Array, v_pool: Array) -> Array:
+            out, _ = paged_prefill(
+                q, k_pool, v_pool, index, appended.table, appended.start, window=windows[index]
+            )
+            return out
+
+        return attention

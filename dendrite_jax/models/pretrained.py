@@ -26,6 +26,7 @@ def load(
     model: str | Path,
     dtype: DTypeLike | None = None,
     progress: Callable[[int, int], None] | None = None,
+    implementation: str | None = None,
 ) -> Pretrained:
     """Loads a Hugging Face checkpoint onto the default device.
 
@@ -33,6 +34,7 @@ def load(
         model: a folder, or a hub id (see `hub.resolve`).
         dtype: of the weights and of the computation; None keeps the checkpoint's.
         progress: called with the bytes read so far and in all.
+        implementation: kernels of decode, see `Decoder.implementation`.
 
     Raises:
         ValueError: the model is not found, not supported or damaged; the message names what is.
@@ -40,6 +42,5 @@ def load(
     folder = resolve(model)
     config = read_config(folder)
     tokenizer = Tokenizer.from_file(folder)
-    return Pretrained(
-        Decoder(load_params(folder, config, dtype, progress=progress), config), tokenizer
-    )
+    params = load_params(folder, config, dtype, progress=progress)
+    return Pretrained(Decoder(params, config, implementation), tokenizer)

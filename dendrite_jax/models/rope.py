@@ -1,4 +1,4 @@
-"""Rotary position embedding, with the frequency rescaling of Llama 3.1."""
+"""Angles of the rotary position embedding, with the frequency rescaling of Llama 3.1."""
 
 from __future__ import annotations
 
@@ -15,14 +15,6 @@ def rope_tables(config: ModelConfig, position: Array) -> tuple[Array, Array]:
     """Cosines and sines, f32[..., head_dim / 2], of i32[...] positions."""
     angle = position[..., None].astype(jnp.float32) * jnp.asarray(_frequencies(config))
     return jnp.cos(angle), jnp.sin(angle)
-
-
-def apply_rope(x: Array, cos: Array, sin: Array) -> Array:
-    """Rotates [..., heads, head_dim] by tables [..., head_dim / 2]; halves are paired as in HF."""
-    cos, sin = cos[..., None, :], sin[..., None, :]
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
 
 
 def _frequencies(config: ModelConfig) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -16,7 +16,8 @@ from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import FINISH_NAMES, PLAIN, GenerateConfig, Sampling, StopRules
 from dendrite_jax.models import Decoder, TextStream, Tokenizer, load
-from dendrite_jax.serving.validation import check_prompt, check_sampling
+from dendrite_jax.serving.compilation import loop_options
+from dendrite_jax.serving.validation import check_prompt, check_sampling, check_seed, check_text
 
 STREAM_CHUNK = 8
 """Tokens that `Engine.stream` generates between two visits to the host."""
@@ -70,17 +71,26 @@ class Engine:
         """
         self.model = model
         self.tokenizer = tokenizer
+        # Checks the capacities that the number of blocks is worked out from.
+        config = CacheConfig(
+            1 if num_blocks is None else num_blocks, num_slots, max_context, block_size
+        )
         if num_blocks is None:
             per_block = kv.block_bytes(block_size=block_size, dtype=model.dtype, **model.kv_shape)
             fitting = kv.blocks_for_fraction(memory_fraction, per_block, jax.devices()[0])
-            num_blocks = min(fitting, num_slots * -(-max_context // block_size))
-        self.config = CacheConfig(num_blocks, num_slots, max_context, block_size)
+            config = replace(config, num_blocks=min(fitting, num_slots * config.max_blocks))
+        self.config = config
         self.state = jax.jit(engine.init, static_argnames="config")(model, config=self.config)
         self._open = jax.jit(engine.open_branches, donate_argnums=0)
         self._prefill = jax.jit(engine.prefill, donate_argnums=1)
         self._fork = jax.jit(engine.fork, donate_argnums=0)
         self._free = jax.jit(engine.free, donate_argnums=0)
-        self._generate = jax.jit(engine.generate, static_argnames="config", donate_argnums=1)
+        self._generate = jax.jit(
+            engine.generate,
+            static_argnames="config",
+            donate_argnums=1,
+            compiler_options=loop_options(),
+        )
 
     @classmethod
     def load(
@@ -88,27 +98,31 @@ class Engine:
         model: str | Path,
         dtype: DTypeLike | None = None,
         progress: Callable[[int, int], None] | None = None,
+        implementation: str | None = None,
         **capacities: int | float | None,
     ) -> Engine:
         """Loads a checkpoint (see `models.load`) and allocates the cache (see `Engine`)."""
-        return cls(*load(model, dtype, progress), **capacities)  # type: ignore[arg-type]
+        return cls(*load(model, dtype, progress, implementation), **capacities)  # type: ignore[arg-type]
 
     def prompt(self, text: str | Sequence[int], seed: int = 0) -> int:
         """Opens a branch and runs a prompt through the model; the branch's id.
 
         Args:
           text: a text, framed as the tokenizer's template says, or token ids as they are.
-          seed: makes the branch's random key.
+          seed: makes the branch's random key; from 0 to 2³² − 1.
 
         Raises:
-          PromptError: the prompt is empty, too long or not of this vocabulary; nothing changed.
+          PromptError: the prompt is empty, too long, not of this vocabulary or no Unicode; nothing
+            changed.
+          ValueError: a bad seed; nothing changed.
           CapacityError: no slot or not enough blocks; the branch is not kept.
         """
-        tokens = (
-            self.tokenizer.encode(text, add_special_tokens=True)
-            if isinstance(text, str)
-            else list(text)
-        )
+        check_seed(seed)
+        if isinstance(text, str):
+            check_text(text)
+            tokens = self.tokenizer.encode(text, add_special_tokens=True)
+        else:
+            tokens = list(text)
         check_prompt(tokens, self.model.vocab_size, self.config.max_context)
         padded = np.zeros((1, engine.length_bucket(len(tokens))), np.int32)
         padded[0, : len(tokens)] = tokens
@@ -117,7 +131,10 @@ class Engine:
             self.model, self.state, ids, padded, jnp.array([len(tokens)])
         )
         branch = int(ids[0])
-        self._settle([branch], bool(stepped.ok[0]))
+        if not stepped.ok[0]:
+            error = self._take_error([branch] if branch >= 0 else [])
+            self.state = self._free(self.state, ids)
+            raise error
         return branch
 
     def fork(self, branch: int, n: int = 1) -> list[int]:
@@ -125,15 +142,19 @@ class Engine:
 
         Raises:
           BranchError: the branch is not held.
-          CapacityError: not enough slots; no child is kept.
+          ValueError: n is below 1.
+          CapacityError: not enough slots; nothing changed.
         """
         self._check_held([branch])
         if n < 1:
             raise ValueError(f"n is {n}; it must be at least 1")
+        held = int(np.sum(self.state.cache.alive))
+        if held + n > self.config.num_slots:
+            raise kv.CapacityError(
+                f"no slots for {n} children: num_slots is {self.config.num_slots}, {held} are held"
+            )
         self.state, ids = self._fork(self.state, jnp.full(n, branch))
-        children = np.asarray(ids).tolist()
-        self._settle(children, all(child >= 0 for child in children))
-        return children
+        return np.asarray(ids).tolist()
 
     def free(self, branches: Sequence[int]) -> None:
         """Gives branches back; BranchError if one is not held or named twice."""
@@ -159,7 +180,8 @@ class Engine:
 
         Raises:
           ValueError: a bad argument; nothing changed.
-          CapacityError: a branch ran out of blocks or context. The branches hold what fitted.
+          CapacityError: a branch ran out of blocks or context. The branches hold what fitted, and
+            go on from there when there is room again.
         """
         completions = []
         for last in self.stream(
@@ -177,11 +199,16 @@ class Engine:
         stop_tokens: Sequence[int] | None = None,
         chunk: int = STREAM_CHUNK,
     ) -> Iterator[list[Completion]]:
-        """`generate`, yielding what each branch has so far after every `chunk` tokens."""
+        """`generate`, yielding what each branch has so far after every `chunk` tokens.
+
+        A text only ever grows: what may yet turn out to begin a stop string is held back.
+        """
         self._check_held(branches)
         check_sampling(sampling)
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        if chunk < 1:
+            raise ValueError(f"chunk is {chunk}; it must be at least 1")
         rules = self._stop_rules(stop_strings, stop_tokens)
         return self._stream(list(branches), max_new_tokens, sampling, rules, stop_strings, chunk)
 
@@ -224,9 +251,7 @@ class Engine:
             for record, *row in zip(records, *host, strict=True):
                 record.take(*row, last=done == max_new_tokens)
             if any(record.finish == "failed" for record in records):
-                error = kv.find_error(self.state.cache, branches)
-                assert error is not None
-                raise error
+                raise self._take_error(branches)
             yield [record.completion() for record in records]
 
     def _stop_rules(
@@ -252,15 +277,19 @@ class Engine:
         if len(set(branches)) != len(branches):
             raise kv.BranchError(f"branches {list(branches)} name one branch twice")
 
-    def _settle(self, branches: Sequence[int], ok: bool) -> None:
-        """Raises what went wrong with new branches, after giving them back."""
-        if ok:
-            return
-        error = kv.find_error(self.state.cache, [branch for branch in branches if branch >= 0])
-        state = self._free(self.state, jnp.array(branches, jnp.int32))
-        self.state = state.replace(cache=state.cache.replace(misuse=jnp.int32(0)))
-        if error is not None:
-            raise error
+    def _take_error(self, branches: Sequence[int]) -> Exception:
+        """What stopped these branches; its flags are cleared, so that no later call meets them."""
+        cache = self.state.cache
+        error = kv.find_error(cache, branches)
+        assert error is not None
+        self.state = self.state.replace(
+            cache=cache.replace(
+                error=cache.error.at[jnp.array(branches, jnp.int32)].set(0),
+                misuse=jnp.int32(0),
+                blocks_short=jnp.int32(0),
+            )
+        )
+        return error
 
 
 class _Record:
@@ -274,6 +303,7 @@ class _Record:
         self.finish = "running"
         self._text = ""
         self._stream = TextStream(tokenizer, continuation=True)
+        self._vocab_size = tokenizer.vocab_size
         self._stop_strings = stop_strings
 
     @property
@@ -296,7 +326,8 @@ class _Record:
         self.tokens += new
         self.logprobs += logprobs[:count].tolist()
         self.raw_logprobs += raw_logprobs[:count].tolist()
-        self._text += self._stream.feed(new)
+        # An embedding may have more rows than the tokenizer has tokens; those give no text.
+        self._text += self._stream.feed(t for t in new if t < self._vocab_size)
         reason = FINISH_NAMES[finish]
         if reason != "length" or last:
             self.finish = reason
@@ -306,6 +337,19 @@ class _Record:
         text = self._text
         if self.finish == "stop_string":
             text = text[: min(i for s in self._stop_strings if (i := text.find(s)) >= 0)]
+        elif self.running:
+            text = text[: len(text) - _begun(text, self._stop_strings)]
         return Completion(
-            self.branch, self.tokens, text, self.logprobs, self.raw_logprobs, self.finish
+            self.branch,
+            list(self.tokens),
+            text,
+            list(self.logprobs),
+            list(self.raw_logprobs),
+            self.finish,
         )
+
+
+def _begun(text: str, stop_strings: Sequence[str]) -> int:
+    """The length of the longest end of the text that begins a stop string."""
+    lengths = (n for stop in stop_strings for n in range(1, len(stop)) if text.endswith(stop[:n]))
+    return max(lengths, default=0)

@@ -8,9 +8,22 @@ import numpy as np
 
 from dendrite_jax.engine import Sampling
 
+SEEDS = 2**32
+"""Distinct seeds of a random key; larger numbers would repeat them."""
+
 
 class PromptError(ValueError):
     """A prompt that cannot be run; nothing has changed."""
+
+
+def check_text(text: str) -> None:
+    """Raises PromptError for a text that has no UTF-8, such as a shell argument of other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise PromptError(
+            f"prompt has {text[exc.start]!r} at place {exc.start}, which is no Unicode character"
+        ) from exc
 
 
 def check_prompt(tokens: Sequence[int], vocab_size: int, max_context: int) -> None:
@@ -24,6 +37,12 @@ def check_prompt(tokens: Sequence[int], vocab_size: int, max_context: int) -> No
             raise PromptError(
                 f"prompt token {token} at place {place} is outside the vocabulary [0, {vocab_size})"
             )
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError for a seed that is not one of a random key's 2³²."""
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed is {seed}; it must be from 0 to {SEEDS - 1}")
 
 
 def check_sampling(sampling: Sampling) -> None:

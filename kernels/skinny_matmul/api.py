@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -20,6 +22,7 @@ def skinny_matmul(
     swiglu: bool = False,
     residual: Array | None = None,
     out_dtype: DTypeLike | None = None,
+    prefetch: Array | None = None,
     implementation: str | None = None,
 ) -> Array:
     """`epilogue(rms_norm(x) @ weight.T)` for a few rows, in one pass over the weight.
@@ -37,6 +40,8 @@ def skinny_matmul(
       swiglu: whether the weight holds a gate and an up projection (Shazeer 2020).
       residual: [rows, outputs], added last.
       out_dtype: dtype of the result; x's when None.
+      prefetch: what the next kernel will read; its first bytes are brought into the cache as this
+        product ends. A hint, which only the kernel of one row takes.
       implementation: "triton", "xla", or None for the platform's.
 
     Returns:
@@ -44,13 +49,12 @@ def skinny_matmul(
 
     Raises:
       ValueError: shapes that do not fit together.
-      NotImplementedError: the Triton kernel lacks the case.
+      UnsupportedError: the Triton kernel lacks the case.
     """
     _check(x, weight, norm, bias, swiglu, residual)
     out_dtype = x.dtype if out_dtype is None else out_dtype
-    if choose_implementation(implementation) == "xla":
-        compute = reference.skinny_matmul
-    else:
+    compute: Callable[..., Array] = reference.skinny_matmul
+    if choose_implementation(implementation) == "triton":
         from dendrite_jax.kernels.skinny_matmul import gpu
 
         compute = gpu.skinny_matmul
@@ -63,6 +67,7 @@ def skinny_matmul(
         swiglu=swiglu,
         residual=residual,
         out_dtype=jnp.dtype(out_dtype),
+        prefetch=prefetch,
     )
 
 

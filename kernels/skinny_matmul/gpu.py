@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.dispatch import UnsupportedError
+from dendrite_jax.kernels.launch import array_type, launch, prefetch_groups
 from dendrite_jax.kernels.skinny_matmul import triton as kernels
+from dendrite_jax.kernels.skinny_matmul.reference import rms_norm
 from dendrite_jax.kernels.skinny_matmul.shapes import (
     MAX_ROWS,
+    PREFETCH_BYTES,
     RowBlocks,
     TileBlocks,
     row_blocks,
@@ -27,15 +29,16 @@ def skinny_matmul(
     swiglu: bool,
     residual: Array | None,
     out_dtype: jnp.dtype,
+    prefetch: Array | None = None,
     blocks: RowBlocks | TileBlocks | None = None,
 ) -> Array:
-    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides the tiles."""
+    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides tiles."""
     rows, depth = x.shape[0], weight.shape[1]
     outputs = weight.shape[0] // (2 if swiglu else 1)
     if rows > MAX_ROWS:
-        raise NotImplementedError(f"x has {rows} rows; the kernel takes at most {MAX_ROWS}")
+        raise UnsupportedError(f"x has {rows} rows; the kernel takes at most {MAX_ROWS}")
     if weight.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
-        raise NotImplementedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
+        raise UnsupportedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
     if rows == 1 and not isinstance(blocks, TileBlocks):
         blocks = blocks or row_blocks(outputs, depth, swiglu)
         return launch(
@@ -44,6 +47,7 @@ def skinny_matmul(
             norm,
             bias,
             residual,
+            prefetch,
             kernel=kernels.row_kernel,
             grid=(-(-outputs // blocks.rows),),
             out_type=array_type((1, outputs), out_dtype),
@@ -55,12 +59,12 @@ def skinny_matmul(
             ROWS=blocks.rows,
             CHUNK=blocks.chunk,
             UNROLL=blocks.unroll,
+            AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
         )
     if norm is not None:
-        wide = x.astype(jnp.float32)
-        wide *= jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-        x = (wide * norm.astype(jnp.float32)).astype(x.dtype)
-    blocks = blocks or tile_blocks(rows, outputs, depth, swiglu)
+        x = rms_norm(x, norm, eps)
+    if not isinstance(blocks, TileBlocks):
+        blocks = tile_blocks(rows, outputs, depth, swiglu)
     return _tiled(x, weight, bias, residual, swiglu, out_dtype, blocks)
 
 
@@ -76,9 +80,10 @@ def _tiled(
     """The tensor-core product of normalised rows; a split product is summed by XLA."""
     rows, depth = x.shape
     outputs = weight.shape[0] // (2 if swiglu else 1)
-    if depth % (blocks.splits * blocks.columns):
-        raise NotImplementedError(
-            f"depth {depth} is not a multiple of splits {blocks.splits} x columns {blocks.columns}"
+    if blocks.columns < 16 or depth % (blocks.splits * blocks.columns):
+        raise UnsupportedError(
+            f"depth {depth} is not a multiple of splits {blocks.splits} x columns "
+            f"{blocks.columns}, at least 16"
         )
     split = blocks.splits > 1
     tile = max(16, 1 << (rows - 1).bit_length())

@@ -5,7 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """Root-mean-square norm over the last axis, computed in float32 (Zhang & Sennrich 2019)."""
+    wide = x.astype(jnp.float32)
+    scaled = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return scaled.astype(x.dtype) * weight
 
 
 def skinny_matmul(
@@ -17,19 +23,19 @@ def skinny_matmul(
     bias: Array | None,
     swiglu: bool,
     residual: Array | None,
-    out_dtype: DTypeLike,
+    out_dtype: jnp.dtype,
+    prefetch: Array | None = None,
 ) -> Array:
-    """Specification of `dendrite_jax.kernels.skinny_matmul.skinny_matmul`."""
+    """Specification of `dendrite_jax.kernels.skinny_matmul.skinny_matmul`.
+
+    Every step rounds to `out_dtype`, as separate layers would; `prefetch` is not needed.
+    """
     if norm is not None:
-        wide = x.astype(jnp.float32)
-        wide *= jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
-        x = (wide * norm.astype(jnp.float32)).astype(x.dtype)
-    y = jnp.einsum("mk,nk->mn", x, weight, preferred_element_type=jnp.float32)
+        x = rms_norm(x, norm, eps)
+    y = jnp.einsum("mk,nk->mn", x, weight, preferred_element_type=out_dtype)
     if bias is not None:
-        y += bias.astype(jnp.float32)
+        y += bias.astype(out_dtype)
     if swiglu:
         gate, up = jnp.split(y, 2, axis=-1)
         y = jax.nn.silu(gate) * up
-    if residual is not None:
-        y += residual.astype(jnp.float32)
-    return y.astype(out_dtype)
+    return y if residual is None else y + residual.astype(out_dtype)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 MAX_ROWS = 256
 """Most rows of x; beyond, a product is compute-bound and XLA's own is the one to use."""
 
+PREFETCH_BYTES = 8 * 2**20
+"""Most bytes that a product of one row prefetches of the next weight."""
+
 
 @dataclass(frozen=True)
 class RowBlocks:
@@ -37,7 +40,11 @@ class TileBlocks:
 
 def row_blocks(outputs: int, depth: int, swiglu: bool) -> RowBlocks:
     """Tile sizes for a product of one row with [outputs, depth]."""
-    return RowBlocks(rows=2 if swiglu else 4, chunk=1024 if depth >= 1024 else 256)
+    if depth < 1024:
+        return RowBlocks(rows=4, chunk=256)
+    if depth <= 8192:
+        return RowBlocks(rows=2, chunk=2048, unroll=2)
+    return RowBlocks(rows=1, chunk=2048, unroll=7)
 
 
 def tile_blocks(rows: int, outputs: int, depth: int, swiglu: bool) -> TileBlocks:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from dendrite_jax.kernels.prefetch import prefetch_group
+
 
 @triton.jit
 def _add_products(acc, weight, rows, columns, x, N, K: tl.constexpr, WHOLE: tl.constexpr):
@@ -39,6 +41,7 @@ def row_kernel(
     norm,
     bias,
     residual,
+    ahead,
     out,
     eps: tl.constexpr,
     N: tl.constexpr,
@@ -47,11 +50,12 @@ def row_kernel(
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
     UNROLL: tl.constexpr,
+    AHEAD_GROUPS: tl.constexpr,
 ):
     """out[N] = epilogue(norm(x)[K] @ weight[N, K].T); with SWIGLU the weight is [2N, K].
 
     The norm's scale is one number for the row, so it multiplies the finished sums; only its weight
-    enters the products.
+    enters the products. The last programs prefetch AHEAD_GROUPS of `ahead`, one each.
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     kept = rows < N
@@ -88,6 +92,10 @@ def row_kernel(
     if residual is not None:
         y += tl.load(residual + rows, mask=kept, other=0.0).to(tl.float32)
     tl.store(out + rows, y.to(out.dtype.element_ty), mask=kept)
+    if ahead is not None:
+        group = tl.num_programs(0) - 1 - tl.program_id(0)
+        if group < AHEAD_GROUPS:
+            prefetch_group(ahead, group)
 
 
 @triton.jit
@@ -126,10 +134,10 @@ def tile_kernel(
         xs = tl.load(x_at + start, mask=used[None, :], other=0.0)
         w = tl.load(w_at + start, mask=kept[:, None], other=0.0, eviction_policy="evict_first")
         if SWIGLU:
-            gate = tl.dot(w, xs, gate)
+            gate = tl.dot(w, xs, gate, input_precision="ieee")
             up_at = w_at + N * K + start
             w = tl.load(up_at, mask=kept[:, None], other=0.0, eviction_policy="evict_first")
-        acc = tl.dot(w, xs, acc)
+        acc = tl.dot(w, xs, acc, input_precision="ieee")
     if bias is not None:
         if SWIGLU:
             gate += tl.load(bias + rows, mask=kept, other=0.0).to(tl.float32)[:, None]

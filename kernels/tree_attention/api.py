@@ -35,10 +35,16 @@ def make_plan(
       The plan, or None for the XLA implementation, which needs none.
 
     Raises:
-      NotImplementedError: the Triton kernels lack the head_dim, block size or dtype.
+      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
     """
     if choose_implementation(implementation) == "xla":
         return None
+    return _triton_plan(table, length, k_pool, num_heads, window)
+
+
+def _triton_plan(
+    table: Array, length: Array, k_pool: Array, num_heads: int, window: int | None
+) -> Plan:
     from dendrite_jax.kernels.tree_attention.gpu import tiles_for
 
     _, num_blocks, num_kv_heads, _, _ = k_pool.shape
@@ -88,7 +94,7 @@ def tree_attention(
 
     Raises:
       ValueError: the plan was made for another window or another number of heads.
-      NotImplementedError: the Triton kernels lack the head_dim, block size or dtype.
+      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
     """
     if scale is None:
         scale = q.shape[-1] ** -0.5
@@ -99,9 +105,7 @@ def tree_attention(
     from dendrite_jax.kernels.tree_attention import gpu
 
     if plan is None:
-        plan = make_plan(
-            table, length, k_pool, q.shape[1], window=window, implementation=implementation
-        )
+        plan = _triton_plan(table, length, k_pool, q.shape[1], window)
     group = q.shape[1] // k_pool.shape[2]
     if (plan.window, plan.group) != (window, group):
         raise ValueError(

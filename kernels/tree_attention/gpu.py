@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.launch import array_type, launch
 from dendrite_jax.kernels.tree_attention import triton as kernels
 from dendrite_jax.kernels.tree_attention.plan import Plan, tile_counts
-from dendrite_jax.kernels.tree_attention.shapes import BLOCK_SIZE, TreeTiles, tree_tiles
+from dendrite_jax.kernels.tree_attention.shapes import (
+    BLOCK_SIZE,
+    TreeTiles,
+    tree_tiles,
+)
 
 HEAD_DIMS = (64, 96, 128, 256)
 DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
@@ -18,15 +25,15 @@ def tiles_for(num_heads: int, k_pool: Array) -> TreeTiles:
     """Tile sizes for a pool, after refusing what the kernels lack.
 
     Raises:
-      NotImplementedError: names the dimension that the kernels were not written for.
+      UnsupportedError: names the dimension that the kernels were not written for.
     """
     _, _, num_kv_heads, block_size, head_dim = k_pool.shape
     if block_size != BLOCK_SIZE:
-        raise NotImplementedError(f"block size {block_size}: the kernel reads {BLOCK_SIZE}")
+        raise UnsupportedError(f"block size {block_size}: the kernel reads {BLOCK_SIZE}")
     if head_dim not in HEAD_DIMS:
-        raise NotImplementedError(f"head_dim {head_dim}: the kernel takes one of {HEAD_DIMS}")
+        raise UnsupportedError(f"head_dim {head_dim}: the kernel takes one of {HEAD_DIMS}")
     if k_pool.dtype not in DTYPES:
-        raise NotImplementedError(f"pool dtype {k_pool.dtype}: the kernel takes bf16, fp16, fp32")
+        raise UnsupportedError(f"pool dtype {k_pool.dtype}: the kernel takes bf16, fp16, fp32")
     if num_heads % num_kv_heads:
         raise ValueError(f"{num_heads} heads are not a multiple of {num_kv_heads} kv heads")
     return tree_tiles(num_heads // num_kv_heads, head_dim, k_pool.dtype.itemsize)
@@ -52,7 +59,7 @@ def tree_attention(
     wide_lanes, narrow_lanes = tiles.lanes(plan.group)
     narrow_base = (workers + wide_tiles) * num_kv_heads * tiles.wide_rows
     rows = narrow_base + (workers + narrow_tiles) * num_kv_heads * tiles.narrow_rows
-    cut = {
+    cut: dict[str, Any] = {
         "KV_HEADS": num_kv_heads,
         "G": plan.group,
         "D": head_dim,

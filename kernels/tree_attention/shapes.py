@@ -21,15 +21,15 @@ class TreeTiles:
     wide_cost: int = 1
     """Cost of a block in a wide tile, against `narrow_cost`, when work is shared out."""
     narrow_cost: int = 1
-    least_work: int = 4
+    least_work: int = 8
     """Blocks that are worth a program of their own."""
     programs: int = 264
     """Programs of a launch: multiprocessors times how many of them one holds."""
     warps: int = 4
     stages: int = 3
-    merge_pieces: int = 8
+    merge_pieces: int = 16
     """Partials that the merge reads at a time."""
-    merge_warps: int = 2
+    merge_warps: int = 4
 
     def lanes(self, group: int) -> tuple[int, int]:
         """Lanes of a wide and of a narrow tile, for `group` query heads a kv head."""

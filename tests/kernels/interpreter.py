@@ -29,7 +29,7 @@ def poisoned(shape: tuple[int, ...], dtype: str) -> torch.Tensor:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *operands: Any, **constants: Any) -> None:
-    """Interprets every program of the grid; arrays become tensors, outputs are passed as tensors."""
+    """Interprets all programs of the grid; arrays become tensors, outputs come as tensors."""
     converted = [
         operand if operand is None or isinstance(operand, int | torch.Tensor) else tensor(operand)
         for operand in operands

@@ -18,6 +18,7 @@ LAYERS = (
     ROOT,
     "serving",
     "tasks",
+    "checkpoint",
     "search",
     "testing",
     "engine",

@@ -8,6 +8,10 @@ Three kinds of rows, of one target T each:
   3-number states, in the same words, six to a row;
 - *JSON*: the text rows' way in the JSON form, opened by `JSON` in place of `Make`.
 
+A step that would enter a held-out state teaches only that it is a move: the row ends before the
+state is printed, and such a step is never preferred for keeping the target in reach. Without these
+the policy would learn to shun the very moves that test puzzles are made of.
+
 A row is first laid out in slots, some of them empty (a whole number needs one token where a
 fraction needs two), then packed.
 """
@@ -48,7 +52,7 @@ class Mix(NamedTuple):
     value_target_24: float = 0.3  # of the value rows
     from_three: float = 0.15  # text rows that start at a 3-number state
     solvable: float = 0.85  # rows whose start can reach its target
-    follow: float = 0.5  # steps taken among the moves that keep the target reachable
+    follow: float = 0.5  # steps taken among the moves known to keep the target reachable
     wide: float = 0.5  # value-row states drawn from the added ones
 
 
@@ -133,9 +137,14 @@ def _walk(key: jax.Array, tables: Tables, mix: Mix, rows: int, *, json: bool) ->
     for step_key in step_keys:
         move, found, sure = _choose_move(step_key, tables, state, target, mix.follow)
         alive &= found
-        state = jnp.where(alive, tables.next_state[move], state)
-        tokens, kind = line(tables, tables.moves[move], tables.numbers[state], sure)
-        pieces.append((jnp.where(alive[:, None], tokens, EMPTY), kind))
+        after = tables.next_state[move]
+        ends = tables.held_out[after]
+        tokens, kind = line(tables, tables.moves[move], tables.numbers[after], sure)
+        last_policy = max(slot for slot, teaches in enumerate(kind) if teaches == POLICY)
+        shown = ~ends[:, None] | (jnp.arange(len(kind)) <= last_policy)
+        pieces.append((jnp.where(alive[:, None] & shown, tokens, EMPTY), kind))
+        alive &= ~ends
+        state = jnp.where(alive, after, state)
     ended = tables.numbers[state, 1] == NO_VALUE
     pieces.append((jnp.where(ended, vocab.EOS, EMPTY)[:, None], [ARITHMETIC]))
     return _pack(pieces, JSON_LENGTH if json else TEXT_LENGTH)
@@ -187,7 +196,9 @@ def _draw(
 def _choose_move(
     key: jax.Array, tables: Tables, state: jax.Array, target: jax.Array, follow: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A random move of each state that does not enter a held-out state.
+    """A random move of each state, or one of those that keep the target reachable.
+
+    Moves into held-out states are not among the latter, so that nothing is learnt of their value.
 
     Returns:
       move i32[rows], whether there is one bool[rows], whether it keeps the target reachable.
@@ -196,18 +207,17 @@ def _choose_move(
     exists = move < tables.first_move[state + 1][:, None]
     move = jnp.minimum(move, len(tables.next_state) - 1)
     after = tables.next_state[move]
-    allowed = exists & ~tables.held_out[after]
-    good = allowed & can_reach(tables, after, target[:, None])
+    good = exists & ~tables.held_out[after] & can_reach(tables, after, target[:, None])
     follow_key, pick_key = jax.random.split(key)
     follows = jax.random.bernoulli(follow_key, follow, state.shape) & good.any(1)
-    candidates = jnp.where(follows[:, None], good, allowed)
+    candidates = jnp.where(follows[:, None], good, exists)
     noise = jax.random.uniform(pick_key, candidates.shape)
     pick = jnp.where(candidates, noise, -1.0).argmax(1)[:, None]
 
     def chosen(table: jax.Array) -> jax.Array:
         return jnp.take_along_axis(table, pick, 1)[:, 0]
 
-    return chosen(move), chosen(allowed), chosen(good)
+    return chosen(move), chosen(exists), chosen(good)
 
 
 _Piece = tuple[jax.Array, list[int]]

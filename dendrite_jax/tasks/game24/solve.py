@@ -49,6 +49,10 @@ COMMIT = (vocab.SURE, vocab.NEWLINE)
 """What the model would write after a step that is worth going on from."""
 
 
+# On a CPU this compiles in two thirds of the time and the search runs no slower.
+_COMPILER_OPTIONS = {"cpu": {"xla_backend_optimization_level": 1}}
+
+
 class _Programs(NamedTuple):
     """The compiled programs of a search by levels, and of one fork for `fork_microseconds`."""
 
@@ -147,11 +151,14 @@ class Game24Search:
         parents = jax.ShapeDtypeStruct((self.config.proposals,), jnp.int32)
         begin = jax.jit(self._begin).trace(self.model, prompts, jax.random.key(0))
         level = jax.jit(self._grow, donate_argnums=1).lower(self.model, begin.out_info)
-        with ThreadPoolExecutor(2) as threads:
-            grow = threads.submit(level.compile)
-            fork = jax.jit(engine.fork, donate_argnums=0).lower(begin.out_info.state, parents)
-            compiled = begin.lower().compile(), fork.compile()
-        self._programs[num_puzzles] = _Programs(compiled[0], grow.result(), compiled[1])
+        fork = jax.jit(engine.fork, donate_argnums=0).lower(begin.out_info.state, parents)
+        options = _COMPILER_OPTIONS.get(jax.default_backend())
+        with ThreadPoolExecutor(3) as threads:
+            programs = threads.map(
+                lambda lowered: lowered.compile(options), (level, begin.lower(), fork)
+            )
+            grow, prompts_begin, one_fork = programs
+        self._programs[num_puzzles] = _Programs(prompts_begin, grow, one_fork)
 
     def levels(
         self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +125,7 @@ def xla(q, k_pool, v_pool, tree, **options):
     )
 
 
-CASES = {
+CASES: dict[str, Any] = {
     "one lane": (levels_tree((1,), (75,)), 4, 2, 16, {}),
     "shared prefix": (levels_tree((1, 6), (75, 21)), 8, 2, 16, {}),
     "three levels": (levels_tree((1, 3, 12), (70, 30, 20)), 8, 2, 16, {}),
@@ -151,7 +152,7 @@ def test_matches_dense_float64(case, implementation):
     np.testing.assert_allclose(lse, want_lse, atol=2e-5)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_trees_match_dense_float64(seed):
     rng = np.random.default_rng(seed)
     tree = random_tree(rng, int(rng.integers(1, 24)), 60)
@@ -168,9 +169,8 @@ def test_default_on_cpu_is_the_xla_twin():
     tree = levels_tree((1, 3), (20, 5))
     q = queries(tree, 2, 16)
     k_pool, v_pool = pools(tree, 1, 16)
-    options = {"scale": 0.25}
-    arguments = (q, k_pool, v_pool, LAYER, tree.table, tree.length)
+    arguments: Any = (q, k_pool, v_pool, LAYER, tree.table, tree.length)
     if jax.default_backend() == "cpu":
-        default = tree_attention(*arguments, **options)
-        twin = tree_attention(*arguments, implementation="xla", **options)
+        default = tree_attention(*arguments, scale=0.25)
+        twin = tree_attention(*arguments, implementation="xla", scale=0.25)
         assert jnp.array_equal(default[0], twin[0])

@@ -66,7 +66,7 @@ def test_xla_twin_matches_float64(rows, fused, swiglu):
 
 @pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("outputs", "block", "chunk"), [(24, 4, 32), (23, 4, 64), (24, 2, 128)])
+@pytest.mark.parametrize(("outputs", "block", "chunk"), [(23, 4, 64), (24, 8, 128)])
 def test_row_kernel_matches_float64(outputs, block, chunk, fused, swiglu):
     x, weight, norm, bias, residual = operands(1, outputs, swiglu, fused)
     out = poisoned((1, outputs), "float32")
@@ -78,6 +78,7 @@ def test_row_kernel_matches_float64(outputs, block, chunk, fused, swiglu):
         norm,
         bias,
         residual,
+        None,
         out,
         eps=EPS,
         N=outputs,
@@ -86,13 +87,14 @@ def test_row_kernel_matches_float64(outputs, block, chunk, fused, swiglu):
         ROWS=block,
         CHUNK=chunk,
         UNROLL=1,
+        AHEAD_GROUPS=0,
     )
     assert relative_error(out, oracle(x, weight, norm, bias, swiglu, residual)) < 1e-5
 
 
 @pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("rows", "outputs"), [(1, 32), (5, 24), (19, 40)])
+@pytest.mark.parametrize(("rows", "outputs"), [(5, 24), (19, 40)])
 def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
     x, weight, _, bias, residual = operands(rows, outputs, swiglu, fused)
     out = poisoned((1, rows, outputs), "float32")
@@ -153,6 +155,7 @@ def test_bfloat16_keeps_float32_sums():
         norm,
         None,
         residual,
+        None,
         out,
         eps=EPS,
         N=32,
@@ -161,6 +164,7 @@ def test_bfloat16_keeps_float32_sums():
         ROWS=4,
         CHUNK=256,
         UNROLL=1,
+        AHEAD_GROUPS=0,
     )
     wide = np.asarray(x, np.float32), np.asarray(weight, np.float32)
     assert relative_error(out, oracle(*wide, norm, None, False, residual)) < 1e-5

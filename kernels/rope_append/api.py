@@ -1,0 +1,55 @@
+"""The public call of rotary embedding with append."""
+
+from __future__ import annotations
+
+from jax import Array
+
+from dendrite_jax.kernels.dispatch import choose_implementation
+from dendrite_jax.kernels.rope_append import reference
+
+
+def rope_append(
+    qkv: Array,
+    rope: tuple[Array, Array],
+    k_pool: Array,
+    v_pool: Array,
+    layer: int,
+    block: Array,
+    offset: Array,
+    *,
+    q_norm: Array | None = None,
+    k_norm: Array | None = None,
+    eps: float = 1e-5,
+    implementation: str | None = None,
+) -> tuple[Array, Array, Array]:
+    """Splits a projection into heads, rotates queries and keys, and appends keys and values.
+
+    Args:
+      qkv: [lanes, tokens, (heads + 2 * kv_heads) * head_dim], queries first, then keys, values.
+      rope: cosines and sines f32[lanes, tokens, head_dim / 2] (Su et al. 2021); halves of a head
+        are paired as in Hugging Face.
+      k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim]; reuse the returned pools
+        and drop these, so that they are updated in place.
+      layer: which layer of the pool to write.
+      block: i32[lanes, tokens], the physical block of each token; `blocks` or more drops it.
+      offset: i32[lanes, tokens], the token's place within its block.
+      q_norm, k_norm: [head_dim], weights of an RMS norm of each query and key head before the
+        rotation; both or neither.
+      eps: added to the mean square inside that norm.
+      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
+
+    Returns:
+      The queries [lanes, tokens, heads, head_dim] in qkv's dtype, and the pools.
+
+    Raises:
+      UnsupportedError: the Triton kernel cannot be launched here.
+    """
+    if choose_implementation(implementation) == "xla":
+        compute = reference.rope_append
+    else:
+        from dendrite_jax.kernels.rope_append import gpu
+
+        compute = gpu.rope_append
+    return compute(
+        qkv, rope, k_pool, v_pool, layer, block, offset, q_norm=q_norm, k_norm=k_norm, eps=eps
+    )

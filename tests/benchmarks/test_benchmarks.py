@@ -1,0 +1,66 @@
+"""Benchmarks at their smallest: what they count, never how long it took."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from dendrite_jax.benchmarks import fork, game24
+from dendrite_jax.benchmarks.shapes import SHAPES
+from dendrite_jax.tasks.game24.solve import load_solver
+
+TINY = replace(
+    SHAPES["small"],
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=32,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+)
+PUZZLES = ((4, 5, 6, 10), (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("context", [64, 1040])  # less than one fill, and one that is no multiple
+def test_fork_counts_bytes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], context: int
+) -> None:
+    monkeypatch.setitem(SHAPES, "tiny", TINY)
+    monkeypatch.setitem(sys.modules, "torch", None)  # without the comparison
+    monkeypatch.setattr(fork, "REPEATS", 2)
+    monkeypatch.setattr(fork, "CHILDREN", (1, 3))
+    result = fork.run(contexts=(context,), shape="tiny")
+    assert [row["children"] for row in result["rows"]] == [1, 3]
+    block = 2 * 2 * 1 * 16 * 16 * 4  # k and v, layers, heads, tokens, dim, bytes of a float32
+    for row in result["rows"]:
+        assert row["context"] == context
+        assert row["prefix_bytes"] == context // 16 * block
+        assert row["bytes_after_divergence"] - row["bytes_per_child"] == block
+        assert row["transformers_copy_per_child_us"] is None
+    assert result["summary"]["longest_over_shortest_context"] == 1
+    assert json.loads(json.dumps(result)) == result
+    fork.show(result)
+    assert "fork, tiny" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("context", [64, 1040])
+def test_a_fork_prefix_has_the_length_that_is_reported(context: int) -> None:
+    config = fork.CacheConfig(num_blocks=80, num_slots=2, max_context=context + 32)
+    model = fork.Decoder(fork.random_model("small", "float32").params, SHAPES["small"])
+    state, root = fork._prefix(model, config, context)
+    assert int(state.cache.length[root]) == context
+
+
+def test_game24_greedy_row_of_two_puzzles() -> None:
+    greedy = game24._greedy_row(load_solver(), PUZZLES, 24)
+    assert greedy["best_answer_right"] in (0, 0.5)  # 1 1 1 1 has no solution
+    assert greedy["forks_per_puzzle"] == 0
+
+
+def test_a_transcript_is_cut_into_steps() -> None:
+    text = " 10 - 6 = 4 (left: 4 4 5) sure\n 5 - 4 = 1 (left: 1 4) impossible\n"
+    assert game24._step_lines(text) == [" 10 - 6 = 4 (left: 4 4 5)", " 5 - 4 = 1 (left: 1 4)"]

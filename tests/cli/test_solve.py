@@ -1,0 +1,79 @@
+"""`dendrite solve` with the embedded model; answers are judged by this file's own arithmetic."""
+
+from __future__ import annotations
+
+import ast
+import json
+import operator
+from fractions import Fraction
+
+from cli.conftest import Dendrite
+
+OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+# The search that all tests here run, so that it is compiled once.
+SMALL = ("--breadth", "5", "--proposals", "40")
+
+
+def evaluate(expression: str) -> tuple[Fraction, list[int]]:
+    """The value of an arithmetic expression in fractions, and the numbers in it, sorted."""
+    numbers: list[int] = []
+
+    def value(node: ast.expr) -> Fraction:
+        if isinstance(node, ast.Constant):
+            assert isinstance(node.value, int)
+            numbers.append(node.value)
+            return Fraction(node.value)
+        assert isinstance(node, ast.BinOp)
+        return OPERATORS[type(node.op)](value(node.left), value(node.right))
+
+    return value(ast.parse(expression, mode="eval").body), sorted(numbers)
+
+
+def test_the_expression_is_right_and_uses_each_number_once(dendrite: Dendrite) -> None:
+    ran = dendrite("solve", "10 5, 6 4", "--json", *SMALL)
+    assert (ran.code, ran.err) == (0, "")
+    (line,) = ran.out.splitlines()
+    found = json.loads(line)
+    assert evaluate(found["expression"]) == (24, [4, 5, 6, 10])
+    assert found["puzzle"] == [4, 5, 6, 10]
+    assert found["target"] == 24
+    assert len(found["steps"]) == 3
+    assert found["steps"][-1].endswith("= 24 (left: 24)")
+    assert found["steps"] in [answer["lines"] for answer in found["answers"] if answer["solved"]]
+    assert 0 < found["legal_nodes"] <= found["nodes"] <= 3 * 40
+    assert found["forks"] >= found["nodes"]
+    # The prompt is run once: "Make 24 from …" and two tokens of each kept step.
+    assert found["tokens_prefilled"] < found["tokens_not_recomputed"]
+    assert found["microseconds_per_fork"] > 0
+
+
+def test_people_see_the_tree_and_the_summary(dendrite: Dendrite) -> None:
+    ran = dendrite("solve", "4 5 6 10", *SMALL)
+    assert (ran.code, ran.err) == (0, "")
+    *tree, answer, summary, rest = ran.out.splitlines()
+    assert tree[0] == "Make 24 from 4 5 6 10"
+    assert all(line.lstrip("│ ").startswith(("├── ", "└── ")) for line in tree[1:])
+    assert any("= 24 (left: 24)" in line for line in tree)
+    expression, total = answer.rsplit(" = ", 1)
+    assert total == "24"
+    assert evaluate(expression) == (24, [4, 5, 6, 10])
+    for part in ("nodes (", " legal)", "forks at", "µs each", "tokens computed", "not recomputed"):
+        assert part in f"{summary} {rest}"
+
+
+def test_nothing_found_is_exit_code_1(dendrite: Dendrite) -> None:
+    ran = dendrite("solve", "1 1 1 1", "--json", *SMALL)
+    assert ran.code == 1
+    found = json.loads(ran.out)
+    assert found["expression"] is None
+    assert found["steps"] == []
+    assert not any(answer["solved"] for answer in found["answers"])
+
+    shown = dendrite("solve", "1 1 1 1", *SMALL)
+    assert shown.code == 1
+    assert "no expression found that makes 24" in shown.out.splitlines()

@@ -1,0 +1,63 @@
+"""Every example runs and gives what it says it does."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from typing import Any
+
+import pytest
+
+from dendrite_jax.tasks.game24.rules import apply_step, as_state, parse_step
+from dendrite_jax.tasks.game24.solve import PROMPT_TOKENS
+from source_tree import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str) -> Any:
+    """What `main()` of an example returns."""
+    return runpy.run_path(str(EXAMPLES / name))["main"]()
+
+
+def number_after(label: str, out: str) -> float:
+    found = re.search(rf"^{label}:? (-?[\d.]+)$", out, re.MULTILINE)
+    assert found, out
+    return float(found[1])
+
+
+def test_all_examples_are_checked_here() -> None:
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert names == {"fork_by_hand", "own_value_function", "vmapped_beam_search"}
+
+
+def test_fork_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = run("fork_by_hand.py")
+    out = capsys.readouterr().out
+    assert len(texts) == 3
+    for text in texts:
+        assert parse_step(text.rstrip("\n")) is not None
+        assert text in out
+    # The prompt is one block, which three children then write into.
+    assert number_after("after the fork, blocks in use", out) == 1
+    assert number_after("after the steps, blocks in use", out) > 3
+    assert number_after("tokens not recomputed", out) == 3 * PROMPT_TOKENS
+
+
+def test_own_value_function(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run("own_value_function.py")
+    out = capsys.readouterr().out
+    assert out.startswith(text)
+    assert len(text.splitlines()) == 3
+    assert number_after("value", out) < 0
+
+
+def test_vmapped_beam_search(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = run("vmapped_beam_search.py")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(steps) == len(lines) == 3
+    for step, line in zip(steps, lines, strict=True):
+        puzzle, rest = line.split(":", 1)
+        assert rest.startswith(step.rstrip())
+        # Each state held its own prompt: the step is one of its own puzzle.
+        assert apply_step(as_state([int(word) for word in puzzle.split()]), step.rstrip("\n"))
