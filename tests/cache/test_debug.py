@@ -13,12 +13,20 @@ from dendrite_jax.cache.debug import CacheCorrupted, check
 
 GUARD = 2
 """A physical block between two usable ones."""
-TREE = Harness()
-ROOT = TREE.open()[0]
-TREE.append({ROOT: 6})
-CHILD, FREED = TREE.fork([ROOT, ROOT])
-TREE.append({CHILD: 1})
-TREE.free([FREED])
+ROOT, CHILD, FREED = 0, 1, 2
+"""Slots of the tree that the tests damage."""
+
+
+@pytest.fixture(scope="module")
+def tree() -> Cache:
+    """A root of 6 tokens, and a child that has copied the block it wrote to."""
+    harness = Harness()
+    assert harness.open() == [ROOT]
+    harness.append({ROOT: 6})
+    assert harness.fork([ROOT, ROOT]) == [CHILD, FREED]
+    harness.append({CHILD: 1})
+    harness.free([FREED])
+    return harness.cache
 
 
 def with_pool(**fields: Callable[[Cache], object]) -> Callable[[Cache], Cache]:
@@ -77,21 +85,20 @@ DAMAGES: dict[str, tuple[Callable[[Cache], Cache], set[str]]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_found_and_named(name: str) -> None:
+def test_damage_is_found_and_named(tree: Cache, name: str) -> None:
     damage, expected = DAMAGES[name]
-    found, _ = inspect(damage(TREE.cache))
+    found, _ = inspect(damage(tree))
     assert {field for field, value in vars(found).items() if value} == expected
 
 
-def test_a_sound_cache_passes() -> None:
-    check(TREE.cache)
+def test_a_sound_cache_passes(tree: Cache) -> None:
+    check(tree)
 
 
-def test_the_exception_lists_every_broken_invariant() -> None:
-    cache = TREE.cache
-    damaged = cache.replace(
-        pool=cache.pool.replace(k=cache.pool.k.at[:, GUARD].set(0)),
-        length=cache.length.at[ROOT].set(9),
+def test_the_exception_lists_every_broken_invariant(tree: Cache) -> None:
+    damaged = tree.replace(
+        pool=tree.pool.replace(k=tree.pool.k.at[:, GUARD].set(0)),
+        length=tree.length.at[ROOT].set(9),
     )
     with pytest.raises(CacheCorrupted, match=r"broken: uncovered_length, guard_damaged$"):
         check(damaged)
