@@ -1,0 +1,99 @@
+"""Trees grown with transformers, whose branches are copies of a cache, in a process of its own.
+
+A batch is the children of some nodes of a level: the cache rows of the parents are copied once a
+child, then all children sample together. It holds as many branches as `TreeSizes.batch_tokens` lets
+in. One batch of each level is timed; a larger level takes as many as it needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+from dendrite_jax.benchmarks.decode_peer import random_peer
+from dendrite_jax.benchmarks.peer_process import answer, arguments, run_peer
+from dendrite_jax.benchmarks.tree_sizes import CPU, H100, TreeSizes
+
+
+def measure(shape: str | None, sizes: TreeSizes | None) -> dict[str, Any] | None:
+    """Runs the peer on a shape and sizes, or on the platform's.
+
+    Returns:
+      {"environment", "prefixes": {prefix: {"prefill": seconds, "levels": [[lanes, seconds], …]}}},
+      a prefix that does not fit the device's memory being None, or None if not installed.
+    """
+    return run_peer("tree_peer", shape, sizes and dataclasses.asdict(sizes))
+
+
+def _run(shape: str | None, given: dict[str, Any] | None) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    on_gpu = torch.cuda.is_available()
+    sizes = TreeSizes(**given) if given else (H100 if on_gpu else CPU)
+    model = random_peer(shape or ("llama-3-8b" if on_gpu else "small"), on_gpu)
+    prefixes: dict[int, Any] = {}
+    for prefix in sizes.prefixes:
+        try:
+            prefixes[prefix] = _levels(model, sizes, prefix)
+        except torch.OutOfMemoryError:
+            prefixes[prefix] = None
+    return {
+        "environment": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "prefixes": prefixes,
+    }
+
+
+def _levels(model: Any, sizes: TreeSizes, prefix: int) -> dict[str, Any]:
+    """Seconds of the prefill, and (branches, seconds) of a batch of each level."""
+    import torch
+    from transformers import DynamicCache
+
+    prompt = torch.randint(model.config.vocab_size, (1, prefix), device=model.device)
+    lanes = sizes.batch_lanes(prefix)
+    levels: list[tuple[int, float]] = []
+    with torch.inference_mode():
+        for _ in range(2):  # the first run warms up
+            cache = DynamicCache(config=model.config)
+            start = _now(model)
+            logits = model(prompt, past_key_values=cache, logits_to_keep=1).logits
+            prefill = _now(model) - start
+        _grow(model, cache, logits, torch.zeros(sizes.branching, dtype=torch.long), sizes.thought)
+        for count in sizes.level_thoughts:
+            batch = min(count, lanes // sizes.branching * sizes.branching)
+            parents = torch.arange(batch // sizes.branching).repeat_interleave(sizes.branching)
+            start = _now(model)
+            cache, logits = _grow(model, cache, logits, parents, sizes.thought)
+            levels.append((batch, _now(model) - start))
+    return {"prefill": prefill, "levels": levels}
+
+
+def _grow(model: Any, cache: Any, logits: Any, parents: Any, thought: int) -> tuple[Any, Any]:
+    """Copies the rows of a cache that `parents` names and samples a thought in each copy."""
+    import torch
+    from transformers import DynamicCache
+
+    parents = parents.to(model.device)
+    children = DynamicCache(config=model.config)
+    for index, layer in enumerate(cache.layers):
+        children.update(layer.keys[parents], layer.values[parents], index)
+    logits = logits[parents]
+    for _ in range(thought):
+        probabilities = torch.softmax(logits[:, -1].float(), dim=-1)
+        tokens = torch.multinomial(probabilities, 1)
+        logits = model(tokens, past_key_values=children, logits_to_keep=1).logits
+    return children, logits
+
+
+def _now(model: Any) -> float:
+    """The time once the device has nothing left to do."""
+    import torch
+
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    answer(_run(*arguments()))
