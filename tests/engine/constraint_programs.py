@@ -22,7 +22,7 @@ from grammar.vocabularies import byte_level
 
 TOKENS = byte_level().token_bytes
 END = byte_level().eos_ids[0]
-CACHE = CacheConfig(num_blocks=160, num_slots=24, max_context=48, block_size=4, debug=True)
+CACHE = CacheConfig(num_blocks=160, num_slots=40, max_context=48, block_size=4, debug=True)
 NEW_TOKENS = 24
 CONFIG = GenerateConfig(NEW_TOKENS)
 SAMPLING = Sampling(temperature=1.5)
