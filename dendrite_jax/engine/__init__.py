@@ -4,6 +4,7 @@ from dendrite_jax.engine.constraint import (
     Constraint,
     constrain,
     ends_text,
+    has_ended,
     mask_logits,
     with_table,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "fork",
     "free",
     "generate",
+    "has_ended",
     "init",
     "length_bucket",
     "mask_logits",

@@ -101,6 +101,14 @@ def mask_logits(state: State, branch_ids: Array, logits: Array) -> Array:
     return apply_token_bitmask(logits, held.table, _lane_states(held, branch_ids))
 
 
+def has_ended(state: State, branch_ids: Array) -> Array:
+    """bool[lanes]: whether the text of a lane's grammar is complete, so that nothing follows."""
+    held = state.constraint
+    if held is None:
+        return jnp.zeros(branch_ids.shape, bool)
+    return is_terminated(_lane_states(held, branch_ids))
+
+
 def ends_text(state: State, branch_ids: Array, tokens: Array) -> Array:
     """bool[lanes]: whether the token i32[lanes] would end the text of its lane's grammar."""
     held = state.constraint

@@ -44,7 +44,7 @@ def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[
 def advance(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[State, Array]:
     """`step` without the logits, for loops that take them from `next_logits`; state and ok."""
     count = jnp.ones_like(tokens)
-    state, _, ok = _run(model, state, branch_ids, tokens[:, None], count, decoded=True)
+    state, _, ok = _run(model, state, branch_ids, tokens[:, None], count, "generated")
     return state, ok
 
 
@@ -88,7 +88,7 @@ def score_tokens(
     Takes what `prefill` takes, in one chunk. Returns the state, f32[lanes, length, vocab] and the
     bool[lanes] of lanes that took their tokens.
     """
-    state, hidden, ok = _run(model, state, branch_ids, tokens, count, decoded=False)
+    state, hidden, ok = _run(model, state, branch_ids, tokens, count, "scored")
     return state, model.unembed(hidden), ok
 
 
@@ -104,7 +104,7 @@ def _prefill_chunks(
 ) -> tuple[State, Array]:
     lanes, length = tokens.shape
     if length <= chunk:
-        state, _, ok = _run(model, state, branch_ids, tokens, count, decoded=False)
+        state, _, ok = _run(model, state, branch_ids, tokens, count, "prefilled")
         return state, ok
     num_chunks = -(-length // chunk)
     padded = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - length)))
@@ -117,7 +117,7 @@ def _prefill_chunks(
         here = jnp.clip(count - index * chunk, 0, chunk)
         here = jnp.where(count > length, count, here)  # for `append` to refuse, not the padding
         ids = jnp.where(ok, branch_ids, -1)
-        state, _, taken = _run(model, state, ids, tokens, here, decoded=False)
+        state, _, taken = _run(model, state, ids, tokens, here, "prefilled")
         return (state, ok & (taken | (here == 0))), None
 
     start = (state, jnp.ones(lanes, bool))
@@ -126,9 +126,9 @@ def _prefill_chunks(
 
 
 def _run(
-    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, *, decoded: bool
+    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, counter: str
 ) -> tuple[State, Array, Array]:
-    """Appends tokens; the state, the hidden state of each token, and which lanes took theirs."""
+    """Appends tokens, counted as `counter`; the state, each token's hidden state, the lanes' ok."""
     constraint = state.constraint
     if constraint is not None:
         constraint, grammar_state, missed = accept_tokens(constraint, branch_ids, tokens, count)
@@ -139,7 +139,7 @@ def _run(
     last_hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
     slot = jnp.where(appended.ok, branch_ids, cache.num_slots)
     taken = jnp.sum(jnp.where(appended.ok, count, 0))
-    ledger = cache.ledger.add(**{"generated" if decoded else "prefilled": taken})
+    ledger = cache.ledger.add(steps=1, **{counter: taken})
     if constraint is not None:
         constraint = constraint.place(slot, grammar_state)
     state = state.replace(

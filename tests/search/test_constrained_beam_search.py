@@ -14,7 +14,6 @@ from dendrite_jax import grammar as gr
 from dendrite_jax import search
 from dendrite_jax.search import BeamSearchConfig, BeamSearchResult
 from engine.constraint_programs import (
-    CACHE,
     END,
     REGEXES,
     TOKENS,
