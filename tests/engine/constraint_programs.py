@@ -138,4 +138,4 @@ def lanes_of(out: Generated) -> list[list[int]]:
 
 
 def text_of(tokens: Sequence[int]) -> bytes:
-    return b"".join(TOKENS[token] or b"" for token in tokens)
+    return b"".join(TOKENS[token] or b"" for token in tokens if token >= 0)
