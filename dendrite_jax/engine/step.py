@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax import cache as kv
+from dendrite_jax.engine.constraint import accept_tokens
 from dendrite_jax.engine.state import Model, State
 
 PREFILL_CHUNK = 512
@@ -43,7 +44,7 @@ def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[
 def advance(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[State, Array]:
     """`step` without the logits, for loops that take them from `next_logits`; state and ok."""
     count = jnp.ones_like(tokens)
-    state, _, ok = _run(model, state, branch_ids, tokens[:, None], count, decoded=True)
+    state, _, ok = _run(model, state, branch_ids, tokens[:, None], count, "generated")
     return state, ok
 
 
@@ -87,7 +88,7 @@ def score_tokens(
     Takes what `prefill` takes, in one chunk. Returns the state, f32[lanes, length, vocab] and the
     bool[lanes] of lanes that took their tokens.
     """
-    state, hidden, ok = _run(model, state, branch_ids, tokens, count, decoded=False)
+    state, hidden, ok = _run(model, state, branch_ids, tokens, count, "scored")
     return state, model.unembed(hidden), ok
 
 
@@ -103,36 +104,47 @@ def _prefill_chunks(
 ) -> tuple[State, Array]:
     lanes, length = tokens.shape
     if length <= chunk:
-        state, _, ok = _run(model, state, branch_ids, tokens, count, decoded=False)
+        state, _, ok = _run(model, state, branch_ids, tokens, count, "prefilled")
         return state, ok
     num_chunks = -(-length // chunk)
     padded = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - length)))
     pieces = jnp.moveaxis(padded.reshape(lanes, num_chunks, chunk), 1, 0)
 
-    def body(state: State, piece: tuple[Array, Array]) -> tuple[State, Array]:
-        index, tokens = piece
+    def body(
+        carry: tuple[State, Array], piece: tuple[Array, Array]
+    ) -> tuple[tuple[State, Array], None]:
+        (state, ok), (index, tokens) = carry, piece
         here = jnp.clip(count - index * chunk, 0, chunk)
         here = jnp.where(count > length, count, here)  # for `append` to refuse, not the padding
-        state, _, ok = _run(model, state, branch_ids, tokens, here, decoded=False)
-        return state, ok | (here == 0)
+        ids = jnp.where(ok, branch_ids, -1)
+        state, _, taken = _run(model, state, ids, tokens, here, "prefilled")
+        return (state, ok & (taken | (here == 0))), None
 
-    state, ok = jax.lax.scan(body, state, (jnp.arange(num_chunks), pieces))
-    return state, jnp.all(ok, axis=0) & (count > 0)
+    start = (state, jnp.ones(lanes, bool))
+    (state, ok), _ = jax.lax.scan(body, start, (jnp.arange(num_chunks), pieces))
+    return state, ok & (count > 0)
 
 
 def _run(
-    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, *, decoded: bool
+    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, counter: str
 ) -> tuple[State, Array, Array]:
-    """Appends tokens; the state, the hidden state of each token, and which lanes took theirs."""
+    """Appends tokens, counted as `counter`; the state, each token's hidden state, the lanes' ok."""
+    constraint = state.constraint
+    if constraint is not None:
+        constraint, grammar_state, missed = accept_tokens(constraint, branch_ids, tokens, count)
+        branch_ids = jnp.where(missed, -1, branch_ids)
     cache, appended = kv.append(state.cache, branch_ids, tokens, count)
     pool, hidden = model.forward(cache.pool, appended, tokens)
     last = jnp.maximum(count - 1, 0)
     last_hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
     slot = jnp.where(appended.ok, branch_ids, cache.num_slots)
     taken = jnp.sum(jnp.where(appended.ok, count, 0))
-    ledger = cache.ledger.add(**{"generated" if decoded else "prefilled": taken})
+    ledger = cache.ledger.add(steps=1, **{counter: taken})
+    if constraint is not None:
+        constraint = constraint.place(slot, grammar_state)
     state = state.replace(
         cache=cache.replace(pool=pool, ledger=ledger),
         hidden=state.hidden.at[slot].set(last_hidden, mode="drop"),
+        constraint=constraint,
     )
     return state, hidden, appended.ok
