@@ -64,13 +64,17 @@ def _levels(model: Any, sizes: TreeSizes, prefix: int) -> dict[str, Any]:
             batch = min(count, lanes // sizes.branching * sizes.branching)
             parents = torch.arange(batch // sizes.branching).repeat_interleave(sizes.branching)
             start = _now(model)
-            cache, logits = _grow(model, cache, logits, parents, sizes.thought)
+            cache, logits, _ = _grow(model, cache, logits, parents, sizes.thought)
             levels.append((batch, _now(model) - start))
     return {"prefill": prefill, "levels": levels}
 
 
-def _grow(model: Any, cache: Any, logits: Any, parents: Any, thought: int) -> tuple[Any, Any]:
-    """Copies the rows of a cache that `parents` names and samples a thought in each copy."""
+def _grow(model: Any, cache: Any, logits: Any, parents: Any, thought: int) -> tuple[Any, Any, Any]:
+    """Copies the rows of a cache that `parents` names and samples a thought in each copy.
+
+    Returns:
+      The children's cache, the logits of their next tokens, and tokens [children, thought].
+    """
     import torch
     from transformers import DynamicCache
 
@@ -79,11 +83,13 @@ def _grow(model: Any, cache: Any, logits: Any, parents: Any, thought: int) -> tu
     for index, layer in enumerate(cache.layers):
         children.update(layer.keys[parents], layer.values[parents], index)
     logits = logits[parents]
+    sampled = []
     for _ in range(thought):
         probabilities = torch.softmax(logits[:, -1].float(), dim=-1)
         tokens = torch.multinomial(probabilities, 1)
+        sampled.append(tokens)
         logits = model(tokens, past_key_values=children, logits_to_keep=1).logits
-    return children, logits
+    return children, logits, torch.cat(sampled, dim=1)
 
 
 def _now(model: Any) -> float:
