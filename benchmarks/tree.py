@@ -36,7 +36,9 @@ def run(shape: str | None = None, sizes: TreeSizes | None = None) -> dict[str, A
     """Times both workloads, their peers and the bookkeeping.
 
     A peer's time is that of one batch of branches at each level of a tree, times the batches that
-    the level takes; a round takes what the level of its size does.
+    the level takes; a round takes what the level of its size does. `reprefill` prefills every
+    branch, `reprefill_parents` every expanded node, once for all its children. `transformers` fills
+    its batches with children of many nodes, `transformers_one_node` expands a node at a time.
 
     Args:
       shape: a name in `shapes.SHAPES`; None takes the platform's default.
@@ -140,6 +142,9 @@ def _tree_row(
     by_parent = tree_seconds(sizes, [cost.of_parents(sizes.branching) for cost in reprefill])
     copied = _transformers(peer, prefix)
     by_copies = copied and _prefill(peer, prefix) + tree_seconds(sizes, copied)
+    # The first level's batch is the children of one node.
+    expansions = sum(sizes.level_thoughts) // sizes.branching
+    one_by_one = copied and _prefill(peer, prefix) + expansions * copied[0].seconds
     return {
         "prefix": prefix,
         "thoughts": sum(sizes.level_thoughts),
@@ -148,6 +153,7 @@ def _tree_row(
         "reprefill_seconds": by_branch,
         "reprefill_parents_seconds": by_parent,
         "transformers_seconds": by_copies,
+        "transformers_one_node_seconds": one_by_one,
         "times_reprefill": by_branch / tree.total,
         "times_reprefill_parents": by_parent / tree.total,
         "times_transformers": by_copies and by_copies / tree.total,

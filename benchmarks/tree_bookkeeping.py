@@ -24,6 +24,7 @@ from dendrite_jax.benchmarks.tree_sizes import TreeSizes
 from dendrite_jax.benchmarks.tree_workloads import Rounds, measure_rounds
 from dendrite_jax.cache import Appended, KVPool
 from dendrite_jax.engine import PLAIN
+from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.tree_attention import make_plan
 from dendrite_jax.models import Decoder, ModelConfig
 
@@ -76,27 +77,32 @@ def measure(
       model: the decoder whose shapes are taken.
       sizes: of the rounds.
       rounds: what the rounds of the whole model took, by keep and width.
+
+    Returns:
+      A row for each of the rounds, in microseconds a token: all of the books, of which planning
+      (None where attention needs no plan), sampling, and what is outside of the decode loop.
     """
     lanes = tuple(sorted({keep * width for keep, width in rounds}))
-    full = HollowDecoder.of(model)
+    hollow = {True: HollowDecoder.of(model)}
+    if choose_implementation(model.implementation) == "triton":  # the other needs no plan
+        hollow[False] = replace(hollow[True], plans=False)
     with ThreadPoolExecutor() as pool:
         compile_for = partial(TreePrograms.compile, sizes=sizes, lanes=lanes)
-        planned, planless = pool.map(compile_for, (full, replace(full, plans=False)))
+        programs = dict(zip(hollow, pool.map(compile_for, hollow.values()), strict=True))
     sampling = _sampling_seconds(model.vocab_size, lanes)
     rows = []
     for (keep, width), whole in rounds.items():
-        books = measure_rounds(planned, keep, width)
-        without_plan = measure_rounds(planless, keep, width)
-        per_token = 1e6 / sizes.thought
+        books = {plans: measure_rounds(programs[plans], keep, width) for plans in programs}
+        per_token = {plans: 1e6 * each.median / sizes.thought for plans, each in books.items()}
         rows.append(
             {
                 "keep": keep,
                 "width": width,
-                "books_us": per_token * books.median,
-                "of_step": books.median / whole.median,
-                "planning_us": per_token * (books.median - without_plan.median),
+                "books_us": per_token[True],
+                "of_step": books[True].median / whole.median,
+                "planning_us": per_token[True] - per_token[False] if False in books else None,
                 "sampling_us": 1e6 * sampling[keep * width],
-                "outside_loop_us": per_token * books.idle,
+                "outside_loop_us": 1e6 * books[True].idle / sizes.thought,
             }
         )
     return rows

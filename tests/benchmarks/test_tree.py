@@ -195,6 +195,7 @@ def test_one_run_reports_both_workloads_and_their_peers(
     (level,) = result["levels"]
     assert (rounds["keep"], rounds["width"]) == (2, 3) == (books["keep"], books["width"])
     assert rounds["transformers_ms"] is grown["transformers_seconds"] is None
+    assert books["planning_us"] is None
     weights = 4 * (64 * 32 + 64 * 32 + 32 * 32 + 2 * 32 * 32 + 32 * 32 + 3 * 32)
     tokens = 32 + 6 * 4 / 2  # the prompt, and six branches that have half their tokens
     floor = 4 * (weights + tokens * 2 * 16 * 4) / 1e9
