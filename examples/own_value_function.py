@@ -12,6 +12,7 @@ from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import Model, State, StopRules
 from dendrite_jax.search import (
+    SampleThoughts,
     Scored,
     Thoughts,
     TreeOfThoughtsConfig,
@@ -32,17 +33,17 @@ def short_and_likely(model: Model, state: State, thoughts: Thoughts) -> Scored:
 def main() -> str:
     """Prints the best path under the value above and gives its text."""
     model, tokenizer = load_solver()
-    config = TreeOfThoughtsConfig(breadth=3, proposals=12, depth=3, max_thought_tokens=24)
+    config = TreeOfThoughtsConfig(breadth=3, proposals=12, depth=3)
     cache = CacheConfig(num_blocks=128, num_slots=config.num_slots, max_context=96)
     state = engine.init(model, cache)
     state, roots = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
     prompt = jnp.array([tokenizer.encode("<|bos|>Make 24 from 4 5 6 10\n")])
     state, _ = engine.prefill(model, state, roots, prompt, jnp.array([prompt.shape[1]]))
 
-    newline = StopRules.of(tokenizer.encode("\n"))
+    lines = SampleThoughts(24, StopRules.of(tokenizer.encode("\n")))
     search = jax.jit(tree_of_thoughts, static_argnames=("config", "score"))
     _, found = search(
-        model, state, roots, jax.random.key(1), config, stop=newline, score=short_and_likely
+        model, state, roots, jax.random.key(1), config, expand=lines, score=short_and_likely
     )
     thoughts = path_tokens(found.tree, 0, int(found.answers[0, 0]))
     text = tokenizer.decode([token for thought in thoughts for token in thought])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -12,19 +13,28 @@ class Ledger(struct.PyTreeNode):
 
     prefilled: Array  # tokens run through the model by prefill
     generated: Array  # tokens run through the model by decode steps
+    scored: Array  # tokens run through the model for the logits after each of them
     reused: Array  # tokens that children inherited from their parents instead of recomputing
     forks: Array  # children made
     blocks_copied: Array  # blocks copied on write
+    steps: Array  # forward passes, whatever the number of lanes and tokens
 
     @classmethod
     def zeros(cls) -> Ledger:
         return cls(*(jnp.zeros(2, jnp.uint32) for _ in cls.__dataclass_fields__))
 
-    def add(self, **amounts: Array) -> Ledger:
+    def add(self, **amounts: Array | int) -> Ledger:
         """Adds i32[] amounts (each ≥ 0) to the named counters."""
         return self.replace(
-            **{name: _add64(getattr(self, name), amount) for name, amount in amounts.items()}
+            **{
+                name: _add64(getattr(self, name), jnp.asarray(amount, jnp.uint32))
+                for name, amount in amounts.items()
+            }
         )
+
+    def since(self, earlier: Ledger) -> Ledger:
+        """What was counted after `earlier`, an older ledger of the same state."""
+        return jax.tree.map(_subtract64, self, earlier)
 
     def totals(self) -> dict[str, int]:
         """The counters as Python integers; reads the device."""
@@ -32,9 +42,14 @@ class Ledger(struct.PyTreeNode):
 
 
 def _add64(counter: Array, amount: Array) -> Array:
-    low = counter[0] + amount.astype(jnp.uint32)
+    low = counter[0] + amount
     carry = (low < counter[0]).astype(jnp.uint32)
     return jnp.stack([low, counter[1] + carry])
+
+
+def _subtract64(counter: Array, earlier: Array) -> Array:
+    borrow = (counter[0] < earlier[0]).astype(jnp.uint32)
+    return jnp.stack([counter[0] - earlier[0], counter[1] - earlier[1] - borrow])
 
 
 def _as_int(counter: Array) -> int:

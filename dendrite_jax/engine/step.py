@@ -43,7 +43,7 @@ def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[
 def advance(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[State, Array]:
     """`step` without the logits, for loops that take them from `next_logits`; state and ok."""
     count = jnp.ones_like(tokens)
-    state, _, ok = _run(model, state, branch_ids, tokens[:, None], count, decoded=True)
+    state, _, ok = _run(model, state, branch_ids, tokens[:, None], count, "generated")
     return state, ok
 
 
@@ -87,7 +87,7 @@ def score_tokens(
     Takes what `prefill` takes, in one chunk. Returns the state, f32[lanes, length, vocab] and the
     bool[lanes] of lanes that took their tokens.
     """
-    state, hidden, ok = _run(model, state, branch_ids, tokens, count, decoded=False)
+    state, hidden, ok = _run(model, state, branch_ids, tokens, count, "scored")
     return state, model.unembed(hidden), ok
 
 
@@ -103,7 +103,7 @@ def _prefill_chunks(
 ) -> tuple[State, Array]:
     lanes, length = tokens.shape
     if length <= chunk:
-        state, _, ok = _run(model, state, branch_ids, tokens, count, decoded=False)
+        state, _, ok = _run(model, state, branch_ids, tokens, count, "prefilled")
         return state, ok
     num_chunks = -(-length // chunk)
     padded = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - length)))
@@ -113,7 +113,7 @@ def _prefill_chunks(
         index, tokens = piece
         here = jnp.clip(count - index * chunk, 0, chunk)
         here = jnp.where(count > length, count, here)  # for `append` to refuse, not the padding
-        state, _, ok = _run(model, state, branch_ids, tokens, here, decoded=False)
+        state, _, ok = _run(model, state, branch_ids, tokens, here, "prefilled")
         return state, ok | (here == 0)
 
     state, ok = jax.lax.scan(body, state, (jnp.arange(num_chunks), pieces))
@@ -121,16 +121,16 @@ def _prefill_chunks(
 
 
 def _run(
-    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, *, decoded: bool
+    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, counter: str
 ) -> tuple[State, Array, Array]:
-    """Appends tokens; the state, the hidden state of each token, and which lanes took theirs."""
+    """Appends tokens, counted as `counter`; the state, each token's hidden state, the lanes' ok."""
     cache, appended = kv.append(state.cache, branch_ids, tokens, count)
     pool, hidden = model.forward(cache.pool, appended, tokens)
     last = jnp.maximum(count - 1, 0)
     last_hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
     slot = jnp.where(appended.ok, branch_ids, cache.num_slots)
     taken = jnp.sum(jnp.where(appended.ok, count, 0))
-    ledger = cache.ledger.add(**{"generated" if decoded else "prefilled": taken})
+    ledger = cache.ledger.add(steps=1, **{counter: taken})
     state = state.replace(
         cache=cache.replace(pool=pool, ledger=ledger),
         hidden=state.hidden.at[slot].set(last_hidden, mode="drop"),

@@ -1,41 +1,45 @@
 """Searches: pure functions over the engine, batched over problems."""
 
 from dendrite_jax.search.beam_search import BeamSearchConfig, BeamSearchResult, beam_search
+from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
 from dendrite_jax.search.report import path_tokens
+from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.scoring import (
     RandomValues,
     Scored,
     Scorer,
-    Thoughts,
     ValueTokens,
     mean_loglikelihood,
     path_key,
     thought_key,
+    usable_value,
 )
+from dendrite_jax.search.select import Select, best_first
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
-from dendrite_jax.search.tree_of_thoughts import (
-    TreeOfThoughtsConfig,
-    TreeOfThoughtsResult,
-    tree_of_thoughts,
-)
+from dendrite_jax.search.tree_of_thoughts import TreeOfThoughtsConfig, tree_of_thoughts
 
 __all__ = [
     "NO_NODE",
     "ROOT",
     "BeamSearchConfig",
     "BeamSearchResult",
+    "Expand",
     "RandomValues",
+    "SampleThoughts",
     "Scored",
     "Scorer",
+    "SearchResult",
     "SearchTree",
+    "Select",
     "Thoughts",
     "TreeOfThoughtsConfig",
-    "TreeOfThoughtsResult",
     "ValueTokens",
     "beam_search",
+    "best_first",
     "mean_loglikelihood",
     "path_key",
     "path_tokens",
     "thought_key",
     "tree_of_thoughts",
+    "usable_value",
 ]

@@ -11,18 +11,7 @@ from jax import Array
 
 from dendrite_jax.engine import Model, State
 from dendrite_jax.engine.sampling import token_logprob
-
-
-class Thoughts(NamedTuple):
-    """Sampled thoughts, one a lane; problems × proposals, flattened."""
-
-    branch: Array  # i32[lanes], the branch that ends with the thought; negative where there is none
-    tokens: Array  # i32[lanes, thought_tokens], NO_TOKEN past the end
-    length: Array  # i32[lanes]
-    complete: Array  # bool[lanes], ended by a stop rule and not by its length
-    raw_logprob: Array  # f32[lanes], sum over the thought
-    logprob: Array  # f32[lanes]
-    parent: Array  # i32[lanes], node that the thought grows from
+from dendrite_jax.search.expand import Thoughts
 
 
 class Scored(NamedTuple):
@@ -37,6 +26,12 @@ class Scorer(Protocol):
     """A pure function of the engine's state; it may read the state but not change it."""
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored: ...
+
+
+def usable_value(scored: Scored, thoughts: Thoughts) -> Array:
+    """f32[lanes]: the value, or −inf where there is no complete thought or the value is NaN."""
+    usable = (thoughts.branch >= 0) & thoughts.complete & ~jnp.isnan(scored.value)
+    return jnp.where(usable, scored.value, -jnp.inf)
 
 
 def thought_key(tokens: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -23,6 +24,8 @@ class SearchTree(struct.PyTreeNode):
     raw_logprob: Array  # f32[problems, nodes], of the node's tokens, under the model itself
     logprob: Array  # f32[problems, nodes], under the distribution that was sampled from
     value: Array  # f32[problems, nodes], the scorer's; −inf where it rejected the thought
+    visits: Array  # i32[problems, nodes], times that the search went through the node
+    terminal: Array  # bool[problems, nodes], the node ends its path
 
     @classmethod
     def empty(cls, problems: int, nodes: int, thought_tokens: int) -> SearchTree:
@@ -35,11 +38,36 @@ class SearchTree(struct.PyTreeNode):
             raw_logprob=jnp.zeros(shape, jnp.float32),
             logprob=jnp.zeros(shape, jnp.float32),
             value=jnp.full(shape, -jnp.inf, jnp.float32),
+            visits=jnp.zeros(shape, jnp.int32).at[:, ROOT].set(1),
+            terminal=jnp.zeros(shape, bool),
         )
 
-    def write(self, first: Array, **rows: Array) -> SearchTree:
+    def write(self, first: Array | int, **rows: Array) -> SearchTree:
         """Writes [problems, n, ...] rows of the named fields at nodes first, first + 1, …"""
         columns = first + jnp.arange(next(iter(rows.values())).shape[1])
         return self.replace(
             **{name: getattr(self, name).at[:, columns].set(row) for name, row in rows.items()}
         )
+
+    def paths(self, nodes: Array, max_depth: int) -> tuple[Array, Array]:
+        """The tokens on the way from the root to each of the nodes i32[problems, n].
+
+        Args:
+          nodes: NO_NODE gives an empty path.
+          max_depth: of the deepest node (static).
+
+        Returns:
+          i32[problems, n, max_depth · thought_tokens], NO_TOKEN past the end; i32[problems, n],
+          how many there are.
+        """
+        problem = jnp.arange(nodes.shape[0])[:, None]
+
+        def up(node: Array, _: None) -> tuple[Array, Array]:
+            here = jnp.maximum(node, ROOT)  # the root has no tokens and no parent
+            return self.parent[problem, here], self.tokens[problem, here]
+
+        _, tokens = jax.lax.scan(up, nodes, None, length=max_depth)
+        tokens = jnp.moveaxis(tokens[::-1], 0, 2).reshape(*nodes.shape, -1)
+        absent = tokens == NO_TOKEN
+        order = jnp.argsort(absent, axis=-1, stable=True)
+        return jnp.take_along_axis(tokens, order, axis=-1), jnp.sum(~absent, axis=-1)

@@ -56,7 +56,7 @@ class CacheModel:
         self.peak_blocks = 0
         self.blocks_short = 0
         self.ledger = dict.fromkeys(
-            ("prefilled", "generated", "reused", "forks", "blocks_copied"), 0
+            ("prefilled", "generated", "scored", "reused", "forks", "blocks_copied", "steps"), 0
         )
 
     @property

@@ -27,9 +27,11 @@ def test_a_fork_moves_no_keys_and_takes_no_block() -> None:
     assert harness.ledger() == {
         "prefilled": 0,
         "generated": 0,
+        "scored": 0,
         "reused": 6 * LANES,
         "forks": LANES,
         "blocks_copied": 0,
+        "steps": 0,
     }
 
 

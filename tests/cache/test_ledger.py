@@ -37,7 +37,17 @@ def test_only_the_named_counters_move() -> None:
     assert ledger.totals() == {
         "prefilled": 3,
         "generated": 0,
+        "scored": 0,
         "reused": 0,
         "forks": 0,
         "blocks_copied": 1,
+        "steps": 0,
     }
+
+
+@pytest.mark.parametrize("low", [2**32 - 1, 3])
+def test_a_difference_borrows_from_the_high_word(low: int) -> None:
+    earlier = Ledger.zeros().replace(scored=jnp.array([low, 2], jnp.uint32))
+    later = earlier.add(scored=jnp.int32(LARGEST), steps=1)
+    spent = later.since(earlier).totals()
+    assert (spent["scored"], spent["steps"], spent["forks"]) == (LARGEST, 1, 0)

@@ -11,7 +11,7 @@ import pytest
 from dendrite_jax import engine, search
 from dendrite_jax.cache import CacheConfig, block_bytes
 from dendrite_jax.engine import State, StopRules
-from dendrite_jax.search import BeamSearchConfig, TreeOfThoughtsConfig
+from dendrite_jax.search import BeamSearchConfig, SampleThoughts, TreeOfThoughtsConfig
 from dendrite_jax.testing import BigramModel
 from engine.programs import LANES, bigram
 
@@ -38,9 +38,10 @@ def beams(state: State, roots: jax.Array) -> tuple[State, Any]:
 
 
 def thoughts(state: State, roots: jax.Array) -> tuple[State, Any]:
-    config = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3, max_thought_tokens=4)
-    key, stop, commit = jax.random.key(0), StopRules.of([1]), jnp.array([1, 2])
-    return search.tree_of_thoughts(MODEL, state, roots, key, config, stop=stop, commit=commit)
+    config = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3)
+    expand = SampleThoughts(4, StopRules.of([1]))
+    key, commit = jax.random.key(0), jnp.array([1, 2])
+    return search.tree_of_thoughts(MODEL, state, roots, key, config, expand=expand, commit=commit)
 
 
 @pytest.mark.parametrize("run", [beams, thoughts])

@@ -35,6 +35,7 @@ def thoughts(branch: np.ndarray | None = None) -> Thoughts:
         tokens=jnp.array([[5, 6, 0], [5, 6, 0], [7, 0, NO_TOKEN], [NO_TOKEN] * 3]),
         length=jnp.array([3, 3, 2, 0]),
         complete=jnp.array([True, True, True, False]),
+        failed=jnp.zeros(LANES, bool),
         raw_logprob=jnp.array([-3.0, -6.0, -1.0, 0.0]),
         logprob=jnp.zeros(LANES),
         parent=jnp.array([1, 2, 1, 1]),

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_jax.cache.state import OUT_OF_SLOTS
-from dendrite_jax.engine import NO_TOKEN, Sampling, StopRules
+from dendrite_jax.engine import NO_TOKEN, StopRules
 from dendrite_jax.search import (
     NO_NODE,
     ROOT,
+    SampleThoughts,
+    SearchResult,
     TreeOfThoughtsConfig,
-    TreeOfThoughtsResult,
     path_tokens,
 )
 from engine.generation_oracle import TABLE
@@ -27,7 +28,7 @@ from search.judge import Judge, verdict
 from search.programs import CACHE, assert_unchanged, occupied, tree_of_thoughts
 from search.thought_oracle import Node, best, select
 
-CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3, max_thought_tokens=4)
+CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3)
 MODEL = bigram()
 PROMPTS = [[1], [2, 3], [4, 5, 6], [7]]
 STOPS = (0, 8)
@@ -35,7 +36,7 @@ JUDGE = Judge.of(weight=7, merge=20, reject=5, answer=3)
 NEEDED_SLOTS = LANES * CONFIG.num_slots
 
 
-def run(free_blocks: int, free_slots: int, seed: int) -> tuple[TreeOfThoughtsResult, int]:
+def run(free_blocks: int, free_slots: int, seed: int) -> tuple[SearchResult, int]:
     """The result, checked against itself, and the misuse flags."""
     state, ids = occupied(MODEL, PROMPTS, free_blocks, free_slots)
     before = jax.device_get(state.cache)
@@ -45,9 +46,8 @@ def run(free_blocks: int, free_slots: int, seed: int) -> tuple[TreeOfThoughtsRes
         ids,
         jax.random.split(jax.random.key(seed), LANES),
         config=CONFIG,
-        stop=StopRules.of(STOPS),
+        expand=SampleThoughts(4, StopRules.of(STOPS)),
         score=JUDGE,
-        sampling=Sampling(),
         commit=None,
     )
     assert_unchanged(before, state)
@@ -57,7 +57,7 @@ def run(free_blocks: int, free_slots: int, seed: int) -> tuple[TreeOfThoughtsRes
     return found, int(state.cache.misuse)
 
 
-def recorded(found: TreeOfThoughtsResult, problem: int) -> list[Node]:
+def recorded(found: SearchResult, problem: int) -> list[Node]:
     """The nodes of a tree, judged anew from the tokens of their whole paths."""
     nodes = []
     for number in np.flatnonzero(found.tree.parent[problem] != NO_NODE).tolist():
@@ -91,7 +91,7 @@ def _logprob(path: Sequence[int], thought: Sequence[int]) -> float:
     )
 
 
-def assert_consistent(found: TreeOfThoughtsResult, problem: int) -> None:
+def assert_consistent(found: SearchResult, problem: int) -> None:
     """Every level grows from the best of the one before; the answers are the best there are."""
     tree, nodes = found.tree, recorded(found, problem)
     kept = {ROOT}
@@ -132,8 +132,10 @@ def test_enough_slots_raise_no_flag_and_one_too_few_does() -> None:
     needed = NEEDED_SLOTS - LANES  # the roots hold theirs
     plenty, misuse = run(blocks, needed, seed=3)
     assert misuse == 0
+    assert not np.any(plenty.at_capacity)
     tight, misuse = run(blocks, 10, seed=3)
     assert misuse == OUT_OF_SLOTS
+    assert tight.at_capacity[-1]
     count = [np.sum(found.tree.parent != NO_NODE) for found in (plenty, tight)]
     assert count[1] < count[0]
     # The last problems go without; the first has all it would have.
@@ -143,5 +145,6 @@ def test_enough_slots_raise_no_flag_and_one_too_few_does() -> None:
 def test_without_blocks_a_thought_is_dropped_and_nothing_is_answered() -> None:
     found, misuse = run(free_blocks=0, free_slots=CACHE.num_slots, seed=3)
     assert misuse == 0
+    assert np.all(found.at_capacity)
     assert np.all(found.answers == NO_NODE)
     assert np.all(np.isneginf(found.tree.value))

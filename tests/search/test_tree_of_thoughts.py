@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from dendrite_jax.engine import NO_TOKEN, Sampling, StopRules
 from dendrite_jax.search import (
     NO_NODE,
+    SampleThoughts,
+    SearchResult,
     SearchTree,
     TreeOfThoughtsConfig,
-    TreeOfThoughtsResult,
     path_tokens,
 )
 from engine.generation_oracle import Stops
@@ -30,21 +31,23 @@ from search.thought_oracle import Found, search
 TOLERANCE = 1e-4
 """Of sums of a few log-probabilities of size 10 at most, in float32."""
 MODEL = bigram()
-CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3, max_thought_tokens=4)
+CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3)
 
 
 class Variant(NamedTuple):
     """What is static in a search."""
 
     config: TreeOfThoughtsConfig
+    max_tokens: int
     knobs: Knobs
     sampling: Sampling
     commit: tuple[int, ...]
 
 
-PLAIN_SEARCH = Variant(CONFIG, Knobs(), Sampling(), ())
+PLAIN_SEARCH = Variant(CONFIG, 4, Knobs(), Sampling(), ())
 OTHER_SEARCH = Variant(
-    TreeOfThoughtsConfig(breadth=3, proposals=5, depth=4, max_thought_tokens=3),
+    TreeOfThoughtsConfig(breadth=3, proposals=5, depth=4),
+    3,
     Knobs(temperature=1.5, top_k=7),
     Sampling(temperature=1.5, top_k=7),
     (4, 1),
@@ -67,7 +70,7 @@ def run(
     seed: int,
     stops: Sequence[int],
     judge: Judge,
-) -> tuple[TreeOfThoughtsResult, list[Found | None]]:
+) -> tuple[SearchResult, list[Found | None]]:
     """What the search finds and what it should."""
     state, ids = start(MODEL, prompts, config=CACHE)
     keys = jax.random.split(jax.random.key(seed), LANES)
@@ -78,9 +81,8 @@ def run(
         ids,
         keys,
         config=variant.config,
-        stop=StopRules.of(stops),
+        expand=SampleThoughts(variant.max_tokens, StopRules.of(stops), variant.sampling),
         score=judge,
-        sampling=variant.sampling,
         commit=np.array(variant.commit) if variant.commit else None,
     )
     assert_only_roots_held(state, ids)
@@ -89,6 +91,7 @@ def run(
             prompt,
             words[problem],
             variant.config,
+            variant.max_tokens,
             variant.knobs,
             Stops((stops[0], stops[1])),
             judge,
@@ -99,7 +102,7 @@ def run(
     return jax.device_get(found), expected
 
 
-def assert_found(found: TreeOfThoughtsResult, problem: int, expected: Found) -> None:
+def assert_found(found: SearchResult, problem: int, expected: Found) -> None:
     tree = found.tree
     used = {node.number for node in expected.nodes}
     for number in set(range(tree.parent.shape[1])) - used:
@@ -120,6 +123,15 @@ def assert_found(found: TreeOfThoughtsResult, problem: int, expected: Found) -> 
     assert found.answers[problem].tolist() == pad(answers, NO_NODE, count).tolist()
     values = [answer.verdict.value for answer in expected.answers]
     assert found.values[problem].tolist() == values + [-np.inf] * (count - len(values))
+    for rank, answer in enumerate(answers):
+        path = [token for thought in path_tokens(tree, problem, answer) for token in thought]
+        assert found.length[problem, rank] == len(path)
+        assert (
+            found.tokens[problem, rank].tolist()
+            == pad(path, NO_TOKEN, found.tokens.shape[2]).tolist()
+        )
+        assert tree.terminal[problem, answer]
+    assert not found.at_capacity[problem]
 
 
 @pytest.mark.parametrize("variant", [PLAIN_SEARCH, OTHER_SEARCH])
@@ -176,22 +188,21 @@ def test_a_root_that_is_not_held_has_no_tree() -> None:
         roots,
         keys,
         config=CONFIG,
-        stop=StopRules.of([0, 8]),
+        expand=SampleThoughts(4, StopRules.of([0, 8])),
         score=JUDGE,
-        sampling=Sampling(),
         commit=None,
     )
     assert np.all(np.asarray(found.tree.parent)[1:] == NO_NODE)
     assert np.all(np.asarray(found.answers)[1:] == NO_NODE)
     assert set(np.flatnonzero(state.cache.alive)) == set(ids)
     expected = search(
-        [1], np.asarray(jax.random.key_data(keys))[0], CONFIG, Knobs(), Stops((0, 8)), JUDGE
+        [1], np.asarray(jax.random.key_data(keys))[0], CONFIG, 4, Knobs(), Stops((0, 8)), JUDGE
     )
     assert expected is not None
     assert_found(jax.device_get(found), 0, expected)
 
 
-@pytest.mark.parametrize("field", ["breadth", "proposals", "depth", "max_thought_tokens"])
+@pytest.mark.parametrize("field", ["breadth", "proposals", "depth"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_bad_config_is_refused(field: str, value: int) -> None:
     fields: dict[str, Any] = {field: value}

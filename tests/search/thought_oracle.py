@@ -42,6 +42,7 @@ def search(
     prompt: Sequence[int],
     key: np.ndarray,
     config: TreeOfThoughtsConfig,
+    max_tokens: int,
     knobs: Knobs,
     stops: Stops,
     judge: Judge,
@@ -57,7 +58,7 @@ def search(
             parent = frontier[lane % len(frontier)]
             context = parent.path + list(commit if level else ())
             branch = child_key(parent.key, lane // len(frontier))
-            grown = grow(context, branch, config.max_thought_tokens, knobs, stops)
+            grown = grow(context, branch, max_tokens, knobs, stops)
             if grown is None:
                 return None
             path = context + grown.tokens

@@ -24,9 +24,10 @@ from dendrite_jax.engine import PLAIN, Model, Sampling, State, StopRules
 from dendrite_jax.models import Pretrained, Tokenizer, load
 from dendrite_jax.search import (
     NO_NODE,
+    SampleThoughts,
     Scorer,
+    SearchResult,
     TreeOfThoughtsConfig,
-    TreeOfThoughtsResult,
     tree_of_thoughts,
 )
 from dendrite_jax.search.tree_of_thoughts import TreeOfThoughtsLoop, grow, start
@@ -128,13 +129,11 @@ class Game24Search:
             breadth=breadth,
             proposals=proposals,
             depth=PUZZLE_SIZE - 1,
-            max_thought_tokens=LINE_TOKENS,
         )
         self.model, self.tokenizer = model, tokenizer
         self._options: dict[str, Any] = {
-            "stop": StopRules.of([vocab.LEFT_CLOSE]),
+            "expand": SampleThoughts(LINE_TOKENS, StopRules.of([vocab.LEFT_CLOSE]), sampling),
             "score": Game24Scorer() if score is None else score,
-            "sampling": sampling,
             "commit": jnp.array(COMMIT, jnp.int32),
         }
         self._programs: dict[int, _Programs] = {}
@@ -190,10 +189,12 @@ class Game24Search:
         prompts = self._prompts(numbers, target)
         state, result = self._search_whole(self.model, prompts, jax.random.key(seed))
         kv.raise_errors(state.cache)
-        tree, answers, values = jax.device_get(result)
-        kept = np.full_like(answers, NO_NODE)
+        found = jax.device_get(result)
+        kept = np.full_like(found.answers, NO_NODE)
         ledger = state.cache.ledger.totals()
-        return self.judge(Snapshot(numbers, target, tree, kept, answers, values, ledger))
+        return self.judge(
+            Snapshot(numbers, target, found.tree, kept, found.answers, found.values, ledger)
+        )
 
     def fork_microseconds(self, repeats: int = 5) -> float:
         """Time of one fork, measured: one call makes as many children as a level does."""
@@ -246,14 +247,12 @@ class Game24Search:
         return state, roots, keys
 
     def _begin(self, model: Model, prompts: Array, key: Array) -> TreeOfThoughtsLoop:
-        return start(*self._open(model, prompts, key), self.config)
+        return start(*self._open(model, prompts, key), self.config, LINE_TOKENS)
 
     def _grow(self, model: Model, loop: TreeOfThoughtsLoop) -> TreeOfThoughtsLoop:
         return grow(model, loop, self.config, **self._options)
 
-    def _search(
-        self, model: Model, prompts: Array, key: Array
-    ) -> tuple[State, TreeOfThoughtsResult]:
+    def _search(self, model: Model, prompts: Array, key: Array) -> tuple[State, SearchResult]:
         opened = self._open(model, prompts, key)
         return tree_of_thoughts(model, *opened, self.config, **self._options)
 
@@ -263,7 +262,7 @@ def cache_config(config: TreeOfThoughtsConfig, num_puzzles: int) -> CacheConfig:
 
     At worst no two kept steps share a block, and every sampled step takes new blocks of its own.
     """
-    per_level = config.max_thought_tokens + len(COMMIT)
+    per_level = LINE_TOKENS + len(COMMIT)
     capacities = CacheConfig(
         num_blocks=1,
         num_slots=num_puzzles * config.num_slots,
@@ -272,7 +271,7 @@ def cache_config(config: TreeOfThoughtsConfig, num_puzzles: int) -> CacheConfig:
     size = capacities.block_size
     root = -(-PROMPT_TOKENS // size)
     kept = config.breadth * capacities.max_blocks
-    sampled = config.proposals * blocks_per_lane(config.max_thought_tokens, size)
+    sampled = config.proposals * blocks_per_lane(LINE_TOKENS, size)
     return replace(capacities, num_blocks=num_puzzles * (root + kept + sampled))
 
 

@@ -70,6 +70,7 @@ def thoughts_of(ids: jax.Array, lengths: list[int], tokens: np.ndarray) -> Thoug
         tokens=jnp.asarray(tokens),
         length=jnp.array([*lengths, 0]),
         complete=jnp.ones(lanes, bool),
+        failed=jnp.zeros(lanes, bool),
         raw_logprob=jnp.zeros(lanes),
         logprob=jnp.zeros(lanes),
         parent=jnp.zeros(lanes, jnp.int32),

@@ -1,0 +1,58 @@
+"""What every search returns."""
+
+from __future__ import annotations
+
+from flax import struct
+from jax import Array
+
+from dendrite_jax.cache import Ledger
+from dendrite_jax.engine import State
+from dendrite_jax.search.tree import SearchTree
+
+
+class SearchResult(struct.PyTreeNode):
+    """The tree, the best answers first, and what they cost."""
+
+    tree: SearchTree
+    answers: Array  # i32[problems, n], nodes of the tree; NO_NODE where there are fewer
+    values: Array  # f32[problems, n], what the answers are ranked by; −inf where there is none
+    tokens: Array  # i32[problems, n, path_tokens], from the root's prompt on, NO_TOKEN past the end
+    length: Array  # i32[problems, n]
+    at_capacity: Array  # bool[problems], the search grew less than it wanted for want of room
+    ledger: Ledger  # of this search alone, all problems together
+    peak_blocks: Array  # i32[], most blocks in use at once since the state was made
+
+    @classmethod
+    def of(
+        cls,
+        tree: SearchTree,
+        answers: Array,
+        values: Array,
+        at_capacity: Array,
+        *,
+        max_depth: int,
+        state: State,
+        before: Ledger,
+    ) -> SearchResult:
+        """Reads the answers' paths off the tree and the cost off the state.
+
+        Args:
+          tree: the whole tree.
+          answers: i32[problems, n].
+          values: f32[problems, n].
+          at_capacity: bool[problems].
+          max_depth: of the deepest node (static).
+          state: the engine state after the search.
+          before: the state's ledger before it.
+        """
+        tokens, length = tree.paths(answers, max_depth)
+        return cls(
+            tree=tree,
+            answers=answers,
+            values=values,
+            tokens=tokens,
+            length=length,
+            at_capacity=at_capacity,
+            ledger=state.cache.ledger.since(before),
+            peak_blocks=state.cache.peak_blocks,
+        )
