@@ -8,8 +8,9 @@ at its first visit; with the same priors and values the visits and values of bot
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ class SimulationConfig:
       num_simulations: walks from the root, most of one search.
       num_children: children that an expansion makes.
       num_expansions: expanded nodes, most of one search; as many as simulations when None.
+      tree_expansions: expanded nodes that the tree has room for; as many as one search makes when
+        None, a tree that is kept for the next search needs more.
       batch: nodes of one problem that are expanded together.
       virtual_loss: until a node of a batch is expanded, it counts as a visit worth −virtual_loss.
       dead_value: what a node is worth once all its children were rejected.
@@ -39,21 +42,23 @@ class SimulationConfig:
     num_simulations: int = 64
     num_children: int = 8
     num_expansions: int | None = None
+    tree_expansions: int | None = None
     batch: int = 1
     virtual_loss: float = 1.0
     dead_value: float = 0.0
     rule: Rule = field(default_factory=Puct)
 
     def __post_init__(self) -> None:
-        for name in ("num_simulations", "num_children", "num_expansions", "batch"):
+        counts = ("num_simulations", "num_children", "num_expansions", "tree_expansions", "batch")
+        for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if not 0 <= self.virtual_loss < jnp.inf:
+        if not 0 <= self.virtual_loss < math.inf:
             raise ValueError(
                 f"virtual_loss is {self.virtual_loss}; it must be at least 0 and finite"
             )
-        if not jnp.isfinite(self.dead_value):
+        if not math.isfinite(self.dead_value):
             raise ValueError(f"dead_value is {self.dead_value}; it must be finite")
 
     @property
@@ -63,8 +68,9 @@ class SimulationConfig:
 
     @property
     def num_nodes(self) -> int:
-        """Nodes of a tree that one search fills, the root included."""
-        return 1 + self.max_expansions * self.num_children
+        """Nodes that the tree has room for, the root included."""
+        expansions = self.tree_expansions
+        return 1 + (expansions or self.max_expansions) * self.num_children
 
 
 class Expansion(NamedTuple):
