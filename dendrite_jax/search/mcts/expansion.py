@@ -137,7 +137,11 @@ def make_children(
     ends = scored.answer.reshape(family) | (depth == shape.max_depth)[..., None]
     state = engine.free(state, jnp.where((exists & ~ends).reshape(-1), -1, branches))
 
-    rows = jnp.where((nodes == NO_NODE)[..., None], held.branch.shape[1], first_child[..., None] + jnp.arange(shape.num_children))
+    rows = jnp.where(
+        (nodes == NO_NODE)[..., None],
+        held.branch.shape[1],
+        first_child[..., None] + jnp.arange(shape.num_children),
+    )
     made = (branches >= 0).reshape(family)
 
     def write(field: Array, values: Array) -> Array:

@@ -32,8 +32,10 @@ def reroot(tree: Statistics, action: Array) -> tuple[Statistics, Array]:
     source = jnp.maximum(origin, 0)
     nodes = tree.parent.shape[1]
     row = jnp.broadcast_to(jnp.arange(nodes), origin.shape)
-    now = jnp.full(origin.shape, NO_NODE).at[tree.problems, tree.or_unused(origin)].set(
-        row, mode="drop"
+    now = (
+        jnp.full(origin.shape, NO_NODE)
+        .at[tree.problems, tree.or_unused(origin)]
+        .set(row, mode="drop")
     )
 
     def move(field: Array, fill: float | bool | int) -> Array:

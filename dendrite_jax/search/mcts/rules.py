@@ -99,7 +99,9 @@ class Puct:
         _check_above(self, "c_base", 0)
         _check_least(self, "dirichlet_fraction", 0)
         if self.dirichlet_fraction > 1:
-            raise ValueError(f"dirichlet_fraction is {self.dirichlet_fraction}; it must be ≤ 1")
+            raise ValueError(
+                f"dirichlet_fraction is {self.dirichlet_fraction}; it must be at most 1"
+            )
         _check_above(self, "dirichlet_alpha", 0)
 
     def draw_noise(self, key: Array, num_children: int) -> Array:
