@@ -13,7 +13,9 @@ from flax import struct
 
 from dendrite_jax.search import NO_NODE
 from dendrite_jax.search.mcts import Gumbel, Puct, Rule, Uct
-from dendrite_jax.search.mcts.core import Expansion, SimulationConfig, Simulations, begin, run
+from dendrite_jax.search.mcts.config import SimulationConfig
+from dendrite_jax.search.mcts.core import Simulations, begin, run
+from dendrite_jax.search.mcts.growth import Expansion
 from dendrite_jax.search.mcts.statistics import Statistics
 
 NUM_STATES = 997

@@ -2,6 +2,7 @@
 
 from dendrite_jax.search.beam_search import BeamSearchConfig, BeamSearchResult, beam_search
 from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
+from dendrite_jax.search.mcts import Gumbel, MctsConfig, Puct, Uct, mcts
 from dendrite_jax.search.report import path_tokens
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.scoring import (
@@ -24,6 +25,9 @@ __all__ = [
     "BeamSearchConfig",
     "BeamSearchResult",
     "Expand",
+    "Gumbel",
+    "MctsConfig",
+    "Puct",
     "RandomValues",
     "SampleThoughts",
     "Scored",
@@ -33,9 +37,11 @@ __all__ = [
     "Select",
     "Thoughts",
     "TreeOfThoughtsConfig",
+    "Uct",
     "ValueTokens",
     "beam_search",
     "best_first",
+    "mcts",
     "mean_loglikelihood",
     "path_key",
     "path_tokens",

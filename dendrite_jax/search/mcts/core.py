@@ -8,78 +8,19 @@ at its first visit; with the same priors and values the visits and values of bot
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax.search.mcts.rules import Puct, RootContext, Rule
+from dendrite_jax.search.mcts.config import SimulationConfig
+from dendrite_jax.search.mcts.growth import Expansion, attach
+from dendrite_jax.search.mcts.rules import RootContext
 from dendrite_jax.search.mcts.statistics import Family, Statistics, back_up
 from dendrite_jax.search.tree import NO_NODE, ROOT
 
 Carry = TypeVar("Carry")
-
-
-@dataclass(frozen=True)
-class SimulationConfig:
-    """Static shape of the simulations.
-
-    Attributes:
-      num_simulations: walks from the root, most of one search.
-      num_children: children that an expansion makes.
-      num_expansions: expanded nodes, most of one search; as many as simulations when None.
-      tree_expansions: expanded nodes that the tree has room for; as many as one search makes when
-        None, a tree that is kept for the next search needs more.
-      batch: nodes of one problem that are expanded together.
-      virtual_loss: until a node of a batch is expanded, it counts as a visit worth −virtual_loss.
-      dead_value: what a node is worth once all its children were rejected.
-      rule: chooses children.
-    """
-
-    num_simulations: int = 64
-    num_children: int = 8
-    num_expansions: int | None = None
-    tree_expansions: int | None = None
-    batch: int = 1
-    virtual_loss: float = 1.0
-    dead_value: float = 0.0
-    rule: Rule = field(default_factory=Puct)
-
-    def __post_init__(self) -> None:
-        counts = ("num_simulations", "num_children", "num_expansions", "tree_expansions", "batch")
-        for name in counts:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if not 0 <= self.virtual_loss < math.inf:
-            raise ValueError(
-                f"virtual_loss is {self.virtual_loss}; it must be at least 0 and finite"
-            )
-        if not math.isfinite(self.dead_value):
-            raise ValueError(f"dead_value is {self.dead_value}; it must be finite")
-
-    @property
-    def max_expansions(self) -> int:
-        """Expansions of one search, at most; the root is expanded without a simulation."""
-        return self.num_simulations if self.num_expansions is None else self.num_expansions
-
-    @property
-    def num_nodes(self) -> int:
-        """Nodes that the tree has room for, the root included."""
-        expansions = self.tree_expansions
-        return 1 + (expansions or self.max_expansions) * self.num_children
-
-
-class Expansion(NamedTuple):
-    """The children of the nodes of a batch."""
-
-    prior_logits: Array  # f32[problems, batch, num_children], −inf where there is no child
-    value: Array  # f32[problems, batch, num_children]
-    terminal: Array  # bool[problems, batch, num_children], the child is never expanded
-    out_of_room: Array  # bool[problems, batch], children are missing for want of room
 
 
 class Expand(Protocol[Carry]):
@@ -89,7 +30,7 @@ class Expand(Protocol[Carry]):
     """
 
     def __call__(
-        self, carry: Carry, nodes: Array, first_child: Array
+        self, carry: Carry, nodes: Array, first_child: Array, /
     ) -> tuple[Carry, Expansion]: ...
 
 
@@ -170,7 +111,7 @@ def simulate(
     rank = jnp.cumsum(wanted, axis=1) - 1
     first_child = tree.num_nodes[:, None] + rank * config.num_children
     carry, expansion = expand(carry, leaves, jnp.where(wanted, first_child, NO_NODE))
-    tree = _attach(tree, leaves, first_child, expansion, config)
+    tree = attach(tree, leaves, first_child, expansion, config)
     out_of_room = jnp.any(wanted & expansion.out_of_room, axis=1)
     progress = search.progress
     progress = progress._replace(
@@ -184,7 +125,7 @@ class _Collected(NamedTuple):
     tree: Statistics
     progress: Progress
     leaves: Array  # i32[problems, batch]
-    count: Array  # i32[problems]
+    taken: Array  # i32[problems], how many of them there are
     collecting: Array  # bool[problems]
 
 
@@ -195,7 +136,7 @@ def _collect(search: Simulations, config: SimulationConfig) -> tuple[Simulations
         tree=search.tree,
         progress=search.progress,
         leaves=jnp.full((problems, config.batch), NO_NODE, jnp.int32),
-        count=jnp.zeros(problems, jnp.int32),
+        taken=jnp.zeros(problems, jnp.int32),
         collecting=search.progress.searching,
     )
 
@@ -216,7 +157,7 @@ def _walk(loop: _Collected, search: Simulations, config: SimulationConfig) -> _C
     grows = loop.collecting & ~is_done
     # Walks are deterministic: one that meets a leaf of its own batch would meet it again.
     collides = grows & jnp.any(loop.leaves == leaf[:, None], axis=1)
-    full = ~tree.replace(num_nodes=tree.num_nodes + loop.count * config.num_children).has_room
+    full = ~tree.replace(num_nodes=tree.num_nodes + loop.taken * config.num_children).has_room
     spent = progress.expansions >= config.max_expansions
     stops = grows & ~collides & (full | spent)
     takes = grows & ~collides & ~stops
@@ -227,9 +168,9 @@ def _walk(loop: _Collected, search: Simulations, config: SimulationConfig) -> _C
     visited = jnp.where(counted, leaf, NO_NODE)[:, None]
     tree = back_up(tree, visited, jnp.ones_like(visited), value[:, None])
 
-    place = jnp.where(takes, loop.count, config.batch)
+    place = jnp.where(takes, loop.taken, config.batch)
     leaves = loop.leaves.at[tree.problems[:, 0], place].set(leaf, mode="drop")
-    count = loop.count + takes
+    taken = loop.taken + takes
     progress = Progress(
         simulations=progress.simulations + counted,
         expansions=progress.expansions + takes,
@@ -238,14 +179,14 @@ def _walk(loop: _Collected, search: Simulations, config: SimulationConfig) -> _C
     )
     unspent = progress.simulations < config.num_simulations
     progress = progress._replace(searching=progress.searching & unspent)
-    collecting = loop.collecting & ~(collides | stops | opens) & unspent & (count < config.batch)
-    return _Collected(tree, progress, leaves, count, collecting)
+    collecting = loop.collecting & ~(collides | stops | opens) & unspent & (taken < config.batch)
+    return _Collected(tree, progress, leaves, taken, collecting)
 
 
 def _descend(loop: _Collected, search: Simulations, config: SimulationConfig) -> Array:
     """The nodes i32[problems] without children that the rule leads to."""
     tree, rule = loop.tree, config.rule
-    root = jnp.full(loop.count.shape, ROOT)
+    root = jnp.full(loop.taken.shape, ROOT)
     context = RootContext(search.noise, search.visits_before, config.num_simulations)
 
     def child(node: Array, scores: Array, family: Family) -> Array:
@@ -264,77 +205,3 @@ def _descend(loop: _Collected, search: Simulations, config: SimulationConfig) ->
     family = tree.family(root)
     first = child(root, rule.root_scores(family, context), family)
     return jax.lax.while_loop(descending, below, first)
-
-
-def _attach(
-    tree: Statistics,
-    leaves: Array,
-    first_child: Array,
-    expansion: Expansion,
-    config: SimulationConfig,
-) -> Statistics:
-    """Enters the children of leaves, and ends the simulation of each at its likeliest child."""
-    wanted = leaves != NO_NODE
-    opens = leaves == ROOT
-    exists = ~jnp.isneginf(expansion.prior_logits)
-    alive = wanted & jnp.any(exists, axis=2)
-    tree = _enter(tree, leaves, first_child, expansion, alive)
-
-    # Fresh siblings differ by their priors alone, whatever the rule.
-    best = jnp.argmax(expansion.prior_logits, axis=2)[..., None]
-    value = jnp.take_along_axis(expansion.value, best, axis=2)[..., 0]
-    own = jnp.take_along_axis(tree.value, jnp.maximum(leaves, ROOT), axis=1)
-    own = jnp.where(expansion.out_of_room, own, config.dead_value)
-    tree = _close(tree, jnp.where(wanted & ~alive, leaves, NO_NODE), own)
-    tree = _visit(tree, jnp.where(alive & ~opens, first_child + best[..., 0], NO_NODE), value)
-    loss = config.virtual_loss if config.batch > 1 else 0.0
-    simulated = jnp.where(wanted & ~opens, leaves, NO_NODE)
-    backed_up = jnp.where(alive, value, own) + loss
-    tree = back_up(tree, simulated, jnp.zeros_like(leaves), backed_up)
-
-    first_visit = opens & alive & (tree.visits[:, ROOT, None] == 0)
-    mean = jnp.mean(expansion.value, axis=2, where=exists)
-    return _visit(tree, jnp.where(first_visit, ROOT, NO_NODE), mean)
-
-
-def _enter(
-    tree: Statistics, leaves: Array, first_child: Array, expansion: Expansion, alive: Array
-) -> Statistics:
-    """Writes the rows of the children; those that do not exist keep theirs, out of reach."""
-    rows = first_child[..., None] + jnp.arange(tree.num_children)
-    rows = tree.or_unused(jnp.where(leaves[..., None] != NO_NODE, rows, NO_NODE))
-    problem = tree.problems[..., None]
-    parents = jnp.broadcast_to(leaves[..., None], rows.shape)
-    expanded = tree.or_unused(jnp.where(alive, leaves, NO_NODE))
-    made = jnp.sum(leaves != NO_NODE, axis=1) * tree.num_children
-
-    def write(field: Array, values: Array) -> Array:
-        return field.at[problem, rows].set(values, mode="drop")
-
-    first_children = tree.first_child.at[tree.problems, expanded].set(first_child, mode="drop")
-    return tree.replace(
-        parent=write(tree.parent, parents),
-        first_child=first_children,
-        prior_logits=write(tree.prior_logits, expansion.prior_logits),
-        value=write(tree.value, expansion.value),
-        terminal=write(tree.terminal, expansion.terminal),
-        num_nodes=tree.num_nodes + made,
-    )
-
-
-def _close(tree: Statistics, nodes: Array, values: Array) -> Statistics:
-    """Makes nodes i32[problems, n] terminal, of the given values; NO_NODE for none."""
-    place = (tree.problems, tree.or_unused(nodes))
-    return tree.replace(
-        value=tree.value.at[place].set(values, mode="drop"),
-        terminal=tree.terminal.at[place].set(True, mode="drop"),
-    )
-
-
-def _visit(tree: Statistics, nodes: Array, values: Array) -> Statistics:
-    """Counts a visit of nodes i32[problems, n], not of their ancestors; NO_NODE for none."""
-    place = (tree.problems, tree.or_unused(nodes))
-    return tree.replace(
-        visits=tree.visits.at[place].add(1, mode="drop"),
-        value_sum=tree.value_sum.at[place].add(values, mode="drop"),
-    )

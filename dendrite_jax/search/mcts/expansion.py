@@ -11,9 +11,10 @@ from jax import Array
 
 from dendrite_jax import engine
 from dendrite_jax.engine import Model, State
+from dendrite_jax.engine.constraint import is_unknown
 from dendrite_jax.engine.sampling import token_logprob
 from dendrite_jax.search.expand import Expand, Thoughts
-from dendrite_jax.search.mcts.core import Expansion
+from dendrite_jax.search.mcts.growth import Expansion
 from dendrite_jax.search.scoring import Scored, Scorer, usable_value
 from dendrite_jax.search.select import drop_duplicates
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
@@ -51,10 +52,18 @@ class ValuePrior(struct.PyTreeNode):
 class TopTokens(struct.PyTreeNode):
     """Grows siblings by the likeliest tokens, one each: search at the level of tokens.
 
-    The lanes of siblings stand together, `count` of them. Use it with `likelihood_prior`.
+    The lanes of siblings stand together, `count` of them, as many as the search has children. Use
+    it with `likelihood_prior` and a scorer that knows where a text ends, such as `EndsAt`.
+
+    Attributes:
+      count: tokens tried after a node, the likeliest that its grammar allows (static).
     """
 
     count: int = struct.field(pytree_node=False)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count is {self.count}; it must be at least 1")
 
     @property
     def max_tokens(self) -> int:
@@ -66,27 +75,48 @@ class TopTokens(struct.PyTreeNode):
         if self.count > model.vocab_size:
             raise ValueError(f"count is {self.count}; it must be at most {model.vocab_size}")
         logits = engine.next_logits(model, state, branches)
-        _, ranked = jax.lax.top_k(logits, self.count)
+        allowed, ranked = jax.lax.top_k(engine.mask_logits(state, branches, logits), self.count)
         rank = jnp.arange(branches.shape[0])[:, None] % self.count
         token = jnp.take_along_axis(ranked, rank, axis=1)[:, 0]
+        exists = ~jnp.isneginf(jnp.take_along_axis(allowed, rank, axis=1)[:, 0])
+        grown = jnp.where(exists, branches, -1)
         logprob = token_logprob(logits, token)
-        state, ok = engine.advance(model, state, branches, token)
+        unknown = is_unknown(state, grown, token)
+        state, ok = engine.advance(model, state, grown, token)
         return state, Thoughts(
             branch=branches,
             tokens=jnp.where(ok, token, engine.NO_TOKEN)[:, None],
             length=ok.astype(jnp.int32),
             complete=ok,
-            failed=(branches >= 0) & ~ok,
+            failed=(grown >= 0) & ~ok & ~unknown,
             raw_logprob=jnp.where(ok, logprob, 0.0),
             logprob=jnp.where(ok, logprob, 0.0),
             parent=parents,
         )
 
 
+class EndsAt(struct.PyTreeNode):
+    """A scorer's values; a thought that ends with one of some tokens is an answer.
+
+    So is one that completes the text of its branch's grammar.
+    """
+
+    scorer: Scorer
+    tokens: Array  # i32[n]
+
+    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
+        scored = self.scorer(model, state, thoughts)
+        last = jnp.maximum(thoughts.length - 1, 0)[:, None]
+        token = jnp.take_along_axis(thoughts.tokens, last, axis=1)
+        ends = jnp.any(token == self.tokens, axis=1) & (thoughts.length > 0)
+        ends |= engine.has_ended(state, thoughts.branch)
+        return scored._replace(answer=scored.answer | ends)
+
+
 class Worth(Protocol):
     """A pure, growing function from a scorer's values f32[...] to what is averaged."""
 
-    def __call__(self, value: Array) -> Array: ...
+    def __call__(self, value: Array, /) -> Array: ...
 
 
 class Pieces(NamedTuple):
@@ -97,6 +127,14 @@ class Pieces(NamedTuple):
     prior: Prior
     worth: Worth
     commit: Array | None  # i32[n]
+
+
+class Shape(NamedTuple):
+    """What is static in an expansion."""
+
+    num_children: int  # of the root, and rows of every family
+    inner_children: int  # of other nodes
+    max_depth: int  # of nodes
 
 
 class Held(NamedTuple):
@@ -120,7 +158,9 @@ def make_children(
     parents = jnp.where(nodes == NO_NODE, -1, held.branch[problem, node])
     state, ready = _commit(model, held, nodes, parents, pieces.commit)
     family = (*nodes.shape, shape.num_children)
-    lanes = jnp.broadcast_to(jnp.where(ready, parents, -1)[..., None], family).reshape(-1)
+    count = jnp.where(nodes == ROOT, shape.num_children, shape.inner_children)
+    wanted = ready[..., None] & (jnp.arange(shape.num_children) < count[..., None])
+    lanes = jnp.where(wanted, parents[..., None], -1).reshape(-1)
     state, branches = engine.fork(state, lanes)
     parent_nodes = jnp.broadcast_to(nodes[..., None], family)
     state, thoughts = pieces.expand(model, state, branches, parent_nodes.reshape(-1))
@@ -150,7 +190,7 @@ def make_children(
     record = held.record
     record = record.replace(
         parent=write(record.parent, jnp.where(made, parent_nodes, NO_NODE)),
-        depth=write(record.depth, jnp.broadcast_to(depth[..., None], family)),
+        depth=write(record.depth, jnp.where(made, depth[..., None], 0)),
         tokens=write(record.tokens, thoughts.tokens.reshape(*family, -1)),
         raw_logprob=write(record.raw_logprob, thoughts.raw_logprob.reshape(family)),
         logprob=write(record.logprob, thoughts.logprob.reshape(family)),
@@ -167,13 +207,6 @@ def make_children(
         out_of_room=short | ((parents >= 0) & ~ready),
     )
     return held._replace(state=state, record=record, branch=branch), expansion
-
-
-class Shape(NamedTuple):
-    """What is static in an expansion."""
-
-    num_children: int
-    max_depth: int
 
 
 def _commit(

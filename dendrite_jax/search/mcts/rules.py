@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from dendrite_jax.search.mcts.statistics import Family
@@ -165,7 +164,7 @@ class Gumbel:
 
     def root_scores(self, family: Family, root: RootContext) -> Array:
         visits = family.child_visits - root.visits_before
-        schedules = jnp.asarray(halving_schedules(self.max_considered, root.num_simulations))
+        schedules = halving_schedules(self.max_considered, root.num_simulations)
         num_children = jnp.sum(~jnp.isneginf(family.prior_logits), axis=1)
         schedule = schedules[jnp.minimum(num_children, self.max_considered)]
         simulation = jnp.minimum(jnp.sum(visits, axis=1), root.num_simulations - 1)
@@ -192,14 +191,14 @@ class Gumbel:
         return (self.visits_init + most_visits) * self.value_scale * values
 
 
-def halving_schedules(max_considered: int, num_simulations: int) -> np.ndarray:
+def halving_schedules(max_considered: int, num_simulations: int) -> Array:
     """For each number of children from 0 on, the visits that a child to be tried has so far.
 
     Returns:
       i32[max_considered + 1, num_simulations].
     """
     rows = [_halving_schedule(count, num_simulations) for count in range(max_considered + 1)]
-    return np.array(rows, np.int32)
+    return jnp.array(rows, jnp.int32)
 
 
 def _halving_schedule(count: int, num_simulations: int) -> list[int]:

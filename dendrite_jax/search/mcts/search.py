@@ -14,7 +14,8 @@ from dendrite_jax.cache import Ledger
 from dendrite_jax.engine import Model, State
 from dendrite_jax.search.expand import Expand
 from dendrite_jax.search.mcts import core
-from dendrite_jax.search.mcts.core import Expansion, SimulationConfig, Simulations
+from dendrite_jax.search.mcts.config import SimulationConfig
+from dendrite_jax.search.mcts.core import Simulations
 from dendrite_jax.search.mcts.expansion import (
     Held,
     Pieces,
@@ -24,6 +25,7 @@ from dendrite_jax.search.mcts.expansion import (
     even_prior,
     make_children,
 )
+from dendrite_jax.search.mcts.growth import Expansion
 from dendrite_jax.search.mcts.reroot import reroot as reroot_statistics
 from dendrite_jax.search.mcts.statistics import Statistics
 from dendrite_jax.search.result import SearchResult
@@ -37,11 +39,13 @@ class MctsConfig(SimulationConfig):
     """Static shape of the search; see `SimulationConfig` for the first fields.
 
     Attributes:
+      inner_children: children that an expansion below the root makes; `num_children` when None.
       max_depth: thoughts on a path, at most; one that deep ends its path as an answer does.
       num_answers: answers that come out.
       rank_by_visits: whether the most visited answers come out rather than the best valued.
     """
 
+    inner_children: int | None = None
     max_depth: int = 8
     num_answers: int = 5
     rank_by_visits: bool = False
@@ -51,11 +55,18 @@ class MctsConfig(SimulationConfig):
         for name in ("max_depth", "num_answers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.inner_children is not None and not 1 <= self.inner_children <= self.num_children:
+            raise ValueError(
+                f"inner_children is {self.inner_children}; it must be from 1 to num_children, "
+                f"{self.num_children}"
+            )
 
     @property
     def num_slots(self) -> int:
         """Branches that one problem holds at once, its root included."""
-        return self.num_nodes
+        expansions = (self.num_nodes - 1) // self.num_children
+        inner = self.inner_children or self.num_children
+        return 1 + self.num_children + (expansions - 1) * inner
 
 
 class MctsLoop(NamedTuple):
@@ -152,7 +163,9 @@ def simulate(
 ) -> MctsLoop:
     """Simulates up to the next batch of expansions of every problem, and makes them."""
     pieces = Pieces(expand, score, prior, worth, commit)
-    shape = Shape(config.num_children, config.max_depth)
+    shape = Shape(
+        config.num_children, config.inner_children or config.num_children, config.max_depth
+    )
 
     def children(held: Held, nodes: Array, first_child: Array) -> tuple[Held, Expansion]:
         return make_children(model, held, nodes, first_child, pieces, shape)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dendrite_jax.search.mcts import Puct, Uct
-from dendrite_jax.search.mcts.core import SimulationConfig
+from dendrite_jax.search.mcts.config import SimulationConfig
 
 MARGIN = 1e-4
 """Scores of two children closer than this may be told apart differently in float32."""

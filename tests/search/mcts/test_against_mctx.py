@@ -13,7 +13,8 @@ import pytest
 
 from dendrite_jax.benchmarks.mcts_toy import Toy
 from dendrite_jax.search.mcts import Gumbel, Puct, Rule, Uct
-from dendrite_jax.search.mcts.core import SimulationConfig, Simulations, begin, run
+from dendrite_jax.search.mcts.config import SimulationConfig
+from dendrite_jax.search.mcts.core import Simulations, begin, run
 from dendrite_jax.search.mcts.statistics import Statistics
 
 PROBLEMS, CHILDREN, SIMULATIONS = 3, 4, 200

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from dendrite_jax.search import NO_NODE
 from dendrite_jax.search.mcts import Gumbel, Puct, Uct
-from dendrite_jax.search.mcts.core import Expansion, SimulationConfig, Simulations, begin, run
+from dendrite_jax.search.mcts.config import SimulationConfig
+from dendrite_jax.search.mcts.core import Simulations, begin, run
+from dendrite_jax.search.mcts.growth import Expansion
 from dendrite_jax.search.mcts.reroot import reroot
 from dendrite_jax.search.mcts.statistics import Statistics
 from search.mcts.oracle import Child, Doubt, Node, Search
@@ -206,24 +208,24 @@ def test_alone_or_under_vmap_a_problem_is_searched_as_in_a_batch(config: Simulat
             np.testing.assert_array_equal(getattr(mapped.tree, name)[problem, 0], row)
 
 
-def test_virtual_loss_spreads_a_batch() -> None:
-    """Two children of one prior: the second walk of a batch goes where the first did not."""
+def test_virtual_loss_sends_the_next_walk_elsewhere() -> None:
+    """The better child is expanded; the second walk of the batch meets it again, or does not."""
     shape = (PROBLEMS, STATES)
     world = World(
         prior=jnp.zeros((*shape, 2)),
-        value=jnp.full(shape, 0.5).at[:, 2].set(0.6),
+        value=jnp.full(shape, 0.5).at[:, 1].set(0.2).at[:, 2].set(0.9),
         terminal=jnp.zeros(shape, bool),
         short=jnp.zeros(shape, bool),
     )
-    config = SimulationConfig(num_simulations=4, num_children=2, batch=2, rule=Uct(0.1))
+    config = SimulationConfig(num_simulations=4, num_children=2, batch=2, rule=Uct(0.0))
     expanded = {}
     for loss in (0.0, 1.0):
         _, found = jax.device_get(search(world, replace(config, virtual_loss=loss)))
         expanded[loss] = (found.tree.first_child[0, 1:3] != NO_NODE).tolist()
-        # A loss is taken back when the value is known.
-        total = found.tree.value_sum[0, 0]
-        assert 0.5 * 4 < total < 0.6 * 6
-    assert expanded == {0.0: [True, True], 1.0: [True, True]}
+        # The root was worth 0.55; then came the children's values and the grandchildren's.
+        later = 0.5 + 0.5
+        assert found.tree.value_sum[0, 0] == pytest.approx(0.55 + 0.2 + 0.9 + later, abs=1e-6)
+    assert expanded == {0.0: [False, True], 1.0: [True, True]}
 
 
 BAD: list[tuple[type, dict[str, Any], str]] = [
