@@ -254,7 +254,9 @@ def test_scores_that_are_no_numbers_reject_and_do_not_spread() -> None:
     keys = jax.random.split(jax.random.key(2), LANES)
     expand = SampleThoughts(4, StopRules.of([0, 8]))
     run_search = jax.jit(
-        lambda state: search(MODEL, state, ids, keys, config, expand=expand, score=some_nan)
+        lambda state: search(
+            MODEL, state, jnp.asarray(ids), keys, config, expand=expand, score=some_nan
+        )
     )
     state, found = run_search(state)
     assert_only_roots_held(state, ids)
@@ -278,7 +280,9 @@ def test_every_log_probability_is_that_of_the_dense_decoder() -> None:
     config = MctsConfig(num_simulations=8, num_children=3, num_expansions=4, max_depth=3)
     keys = jax.random.split(jax.random.key(1), LANES)
     run_search = jax.jit(
-        lambda state: search(model, state, ids, keys, config, expand=expand, commit=commit)
+        lambda state: search(
+            model, state, jnp.asarray(ids), keys, config, expand=expand, commit=commit
+        )
     )
     state, found = run_search(state)
     assert_only_roots_held(state, ids)
