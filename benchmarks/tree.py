@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from dendrite_jax import cache as kv
 from dendrite_jax.benchmarks import harness, tree_bookkeeping, tree_peer
 from dendrite_jax.benchmarks.shapes import default_dtype, default_shape, random_model, step_bytes
+from dendrite_jax.benchmarks.tree_peer import CopiedTree
 from dendrite_jax.benchmarks.tree_programs import TreePrograms
 from dendrite_jax.benchmarks.tree_reprefill import LevelCost, Reprefill
 from dendrite_jax.benchmarks.tree_sizes import (
     CPU,
     H100,
-    BatchCost,
     TreeSizes,
     round_seconds,
     tree_seconds,
@@ -58,7 +58,9 @@ def run(shape: str | None = None, sizes: TreeSizes | None = None) -> dict[str, A
     rounds = {pair: measure_rounds(programs, *pair) for pair in sizes.rounds}
     trees = {prefix: measure_tree(programs, prefix) for prefix in sizes.prefixes}
     books = tree_bookkeeping.measure(model, sizes, rounds)
+    copied = peer.trees if peer else dict.fromkeys(sizes.prefixes)
     reprefill = {each.prefix: each.measure() for each in peers}
+    after_prompt = reprefill[sizes.prompt], copied[sizes.prompt]
     return {
         "benchmark": "tree",
         "environment": harness.environment(),
@@ -66,18 +68,18 @@ def run(shape: str | None = None, sizes: TreeSizes | None = None) -> dict[str, A
         "dtype": jnp.dtype(model.dtype).name,
         "sizes": dataclasses.asdict(sizes),
         "read_bytes_per_second": bandwidth,
-        "transformers": peer and peer["environment"],
+        "transformers": peer and peer.environment,
         "rounds": [
-            _round_row(model, sizes, pair, rounds[pair], bandwidth, reprefill, peer)
+            _round_row(model, sizes, pair, rounds[pair], bandwidth, *after_prompt)
             for pair in sizes.rounds
         ],
         "trees": [
-            _tree_row(sizes, prefix, trees[prefix], reprefill[prefix], peer)
+            _tree_row(sizes, prefix, trees[prefix], reprefill[prefix], copied[prefix])
             for prefix in sizes.prefixes
         ],
         "bookkeeping": books,
         "levels": [
-            _level_row(sizes, prefix, level, trees[prefix], reprefill[prefix], peer)
+            _level_row(sizes, prefix, level, trees[prefix], reprefill[prefix], copied[prefix])
             for prefix in sizes.prefixes
             for level in range(sizes.depth)
         ],
@@ -105,8 +107,8 @@ def _round_row(
     pair: tuple[int, int],
     rounds: Rounds,
     bandwidth: float,
-    reprefill: dict[int, list[LevelCost]],
-    peer: dict[str, Any] | None,
+    reprefill: list[LevelCost],
+    copied: CopiedTree | None,
 ) -> dict[str, Any]:
     keep, width = pair
     lanes = keep * width
@@ -114,8 +116,7 @@ def _round_row(
     shared = step_bytes(model, sizes.prompt)
     own = lanes * sizes.thought / 2 * _token_bytes(model)
     ours = 1e3 * rounds.median
-    by_prefill = round_seconds(lanes, [cost.of_branches() for cost in reprefill[sizes.prompt]])
-    copied = _transformers(peer, sizes.prompt)
+    by_prefill = round_seconds(lanes, [cost.of_branches() for cost in reprefill])
     return {
         "keep": keep,
         "width": width,
@@ -126,7 +127,7 @@ def _round_row(
         "first_round_ms": 1e3 * rounds.first,
         "first_over_parts": rounds.first / (rounds.prefill + rounds.median),
         "reprefill_ms": 1e3 * by_prefill,
-        "transformers_ms": copied and 1e3 * round_seconds(lanes, copied),
+        "transformers_ms": copied and 1e3 * round_seconds(lanes, copied.levels),
         "slowest_ms": 1e3 * max(rounds.later),
     }
 
@@ -136,15 +137,14 @@ def _tree_row(
     prefix: int,
     tree: CompleteTree,
     reprefill: list[LevelCost],
-    peer: dict[str, Any] | None,
+    copied: CopiedTree | None,
 ) -> dict[str, Any]:
     by_branch = tree_seconds(sizes, [cost.of_branches() for cost in reprefill])
     by_parent = tree_seconds(sizes, [cost.of_parents(sizes.branching) for cost in reprefill])
-    copied = _transformers(peer, prefix)
-    by_copies = copied and _prefill(peer, prefix) + tree_seconds(sizes, copied)
+    by_copies = copied and copied.prefill + tree_seconds(sizes, copied.levels)
     # The first level's batch is the children of one node.
     expansions = sum(sizes.level_thoughts) // sizes.branching
-    one_by_one = copied and _prefill(peer, prefix) + expansions * copied[0].seconds
+    one_by_one = copied and copied.prefill + expansions * copied.levels[0].seconds
     return {
         "prefix": prefix,
         "thoughts": sum(sizes.level_thoughts),
@@ -169,10 +169,9 @@ def _level_row(
     level: int,
     tree: CompleteTree,
     reprefill: list[LevelCost],
-    peer: dict[str, Any] | None,
+    copied: CopiedTree | None,
 ) -> dict[str, Any]:
     cost = reprefill[level]
-    copied = _transformers(peer, prefix)
     return {
         "prefix": prefix,
         "level": level + 1,
@@ -181,19 +180,9 @@ def _level_row(
         "reprefill_batch": cost.lanes,
         "reprefill_prefill_ms": 1e3 * cost.prefill,
         "reprefill_decode_ms": 1e3 * cost.decode,
-        "transformers_batch": copied and copied[level].lanes,
-        "transformers_batch_ms": copied and 1e3 * copied[level].seconds,
+        "transformers_batch": copied and copied.levels[level].lanes,
+        "transformers_batch_ms": copied and 1e3 * copied.levels[level].seconds,
     }
-
-
-def _transformers(peer: dict[str, Any] | None, prefix: int) -> list[BatchCost] | None:
-    """The peer's batches after a prefix; None where there is no peer or they did not fit."""
-    measured = peer and peer["prefixes"][str(prefix)]
-    return measured and [BatchCost(*level) for level in measured["levels"]]
-
-
-def _prefill(peer: dict[str, Any], prefix: int) -> float:
-    return peer["prefixes"][str(prefix)]["prefill"]
 
 
 def _token_bytes(model: Decoder) -> float:

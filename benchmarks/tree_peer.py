@@ -9,21 +9,37 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from dendrite_jax.benchmarks.decode_peer import random_peer
 from dendrite_jax.benchmarks.peer_process import answer, arguments, run_peer
-from dendrite_jax.benchmarks.tree_sizes import CPU, H100, TreeSizes
+from dendrite_jax.benchmarks.tree_sizes import CPU, H100, BatchCost, TreeSizes
 
 
-def measure(shape: str | None, sizes: TreeSizes | None) -> dict[str, Any] | None:
-    """Runs the peer on a shape and sizes, or on the platform's.
+class CopiedTree(NamedTuple):
+    """What a tree below one prefix took."""
 
-    Returns:
-      {"environment", "prefixes": {prefix: {"prefill": seconds, "levels": [[lanes, seconds], …]}}},
-      a prefix that does not fit the device's memory being None, or None if not installed.
-    """
-    return run_peer("tree_peer", shape, sizes and dataclasses.asdict(sizes))
+    prefill: float  # seconds
+    levels: list[BatchCost]  # a batch of each
+
+
+class Peer(NamedTuple):
+    """The peer's versions, and its times by prefix; None for one that did not fit the memory."""
+
+    environment: dict[str, str]
+    trees: dict[int, CopiedTree | None]
+
+
+def measure(shape: str | None, sizes: TreeSizes | None) -> Peer | None:
+    """Runs the peer on a shape and sizes, or on the platform's; None if it isn't installed."""
+    measured = run_peer("tree_peer", shape, sizes and dataclasses.asdict(sizes))
+    if measured is None:
+        return None
+    trees: dict[int, CopiedTree | None] = {}
+    for prefix, tree in measured["trees"].items():
+        levels = tree and [BatchCost(*level) for level in tree["levels"]]
+        trees[int(prefix)] = tree and CopiedTree(tree["prefill"], levels)
+    return Peer(measured["environment"], trees)
 
 
 def _run(shape: str | None, given: dict[str, Any] | None) -> dict[str, Any]:
@@ -33,15 +49,15 @@ def _run(shape: str | None, given: dict[str, Any] | None) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available()
     sizes = TreeSizes(**given) if given else (H100 if on_gpu else CPU)
     model = random_peer(shape or ("llama-3-8b" if on_gpu else "small"), on_gpu)
-    prefixes: dict[int, Any] = {}
+    trees: dict[int, Any] = {}
     for prefix in sizes.prefixes:
         try:
-            prefixes[prefix] = _levels(model, sizes, prefix)
+            trees[prefix] = _levels(model, sizes, prefix)
         except torch.OutOfMemoryError:
-            prefixes[prefix] = None
+            trees[prefix] = None
     return {
         "environment": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "prefixes": prefixes,
+        "trees": trees,
     }
 
 

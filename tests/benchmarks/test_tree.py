@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from dendrite_jax import engine
-from dendrite_jax.benchmarks import tree
+from dendrite_jax.benchmarks import tree, tree_peer
 from dendrite_jax.benchmarks.shapes import SHAPES
 from dendrite_jax.benchmarks.tree_bookkeeping import HollowDecoder
 from dendrite_jax.benchmarks.tree_programs import TreePrograms, random_prompt
@@ -162,7 +163,7 @@ def test_the_cache_holds_both_workloads(sizes: TreeSizes) -> None:
         ({"batch_tokens": 100}, "batch_tokens is 100; it must be at least 128"),
     ],
 )
-def test_sizes_that_cannot_be(change: dict[str, int], message: str) -> None:
+def test_sizes_that_cannot_be(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SIZES, **change)
 
@@ -184,7 +185,8 @@ def test_one_run_reports_both_workloads_and_their_peers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(SHAPES, "tiny", TINY)
-    monkeypatch.setitem(sys.modules, "torch", None)  # without transformers
+    measured = {"environment": {}, "trees": {"32": {"prefill": 0.5, "levels": [[3, 2.0]]}}}
+    monkeypatch.setattr(tree_peer, "run_peer", lambda *_: measured)
     monkeypatch.setattr(tree.harness, "read_bandwidth", lambda *_: 1e9)
     sizes = replace(SIZES, prefixes=(32,), depth=1)
     result = tree.run("tiny", sizes)
@@ -194,7 +196,8 @@ def test_one_run_reports_both_workloads_and_their_peers(
     (books,) = result["bookkeeping"]
     (level,) = result["levels"]
     assert (rounds["keep"], rounds["width"]) == (2, 3) == (books["keep"], books["width"])
-    assert rounds["transformers_ms"] is grown["transformers_seconds"] is None
+    assert rounds["transformers_ms"] == 1e3 * 2 * 2.0  # six branches, three at a time
+    assert grown["transformers_seconds"] == 0.5 + 2.0 == grown["transformers_one_node_seconds"]
     assert books["planning_us"] is None
     weights = 4 * (64 * 32 + 64 * 32 + 32 * 32 + 2 * 32 * 32 + 32 * 32 + 3 * 32)
     tokens = 32 + 6 * 4 / 2  # the prompt, and six branches that have half their tokens
@@ -207,3 +210,8 @@ def test_one_run_reports_both_workloads_and_their_peers(
     assert grown["reprefill_seconds"] == pytest.approx(seconds)
     tree.show(result)
     assert "complete trees, depth 1, branching 3, tiny" in capsys.readouterr().out
+
+
+def test_no_peer_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert tree_peer.measure("small", SIZES) is None
