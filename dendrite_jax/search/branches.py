@@ -111,11 +111,14 @@ def append(
 def score(
     scorer: AnyScorer, model: Model, held: Branches, thoughts: Thoughts
 ) -> tuple[Branches, Scored]:
-    """Judges thoughts that were just appended, each once."""
+    """Judges thoughts that were just appended, each once; one that ends its grammar is an answer."""
     if isinstance(scorer, StatefulScorer):
         mirror, scored = scorer.score(held.mirror, model, held.state, thoughts)
-        return held.replace(mirror=mirror), scored
-    return held, scorer(model, held.state, thoughts)
+        held = held.replace(mirror=mirror)
+    else:
+        scored = scorer(model, held.state, thoughts)
+    ended = engine.has_ended(held.state, thoughts.branch)
+    return held, scored._replace(answer=scored.answer | ended)
 
 
 def free(scorer: AnyScorer, held: Branches, branches: Array) -> Branches:
