@@ -6,18 +6,26 @@ from dendrite_jax.search.branches import AnyScorer, StatefulScorer
 from dendrite_jax.search.depth_first import DepthFirstConfig, depth_first
 from dendrite_jax.search.dvts import DVTSConfig, dvts
 from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
+from dendrite_jax.search.readout import (
+    SURE_LIKELY_IMPOSSIBLE,
+    Readout,
+    ValueHead,
+    ValueTokens,
+)
 from dendrite_jax.search.rebase import RebaseConfig, rebase
 from dendrite_jax.search.report import path_tokens
 from dendrite_jax.search.result import SearchResult
+from dendrite_jax.search.reward_model import RewardModel
 from dendrite_jax.search.sample import SampleConfig, greedy, sample
 from dendrite_jax.search.scoring import (
     AnswerTokens,
     RandomValues,
     Scored,
     Scorer,
-    ValueTokens,
     mean_loglikelihood,
     path_key,
+    revalue,
+    sum_loglikelihood,
     thought_key,
     usable_value,
 )
@@ -30,6 +38,7 @@ from dendrite_jax.search.vote import Vote, vote
 __all__ = [
     "NO_NODE",
     "ROOT",
+    "SURE_LIKELY_IMPOSSIBLE",
     "AnswerTokens",
     "AnyScorer",
     "BeamSearchConfig",
@@ -39,7 +48,9 @@ __all__ = [
     "DepthFirstConfig",
     "Expand",
     "RandomValues",
+    "Readout",
     "RebaseConfig",
+    "RewardModel",
     "SampleConfig",
     "SampleThoughts",
     "Scored",
@@ -51,6 +62,7 @@ __all__ = [
     "StepBeamConfig",
     "Thoughts",
     "TreeOfThoughtsConfig",
+    "ValueHead",
     "ValueTokens",
     "Vote",
     "beam_search",
@@ -63,8 +75,10 @@ __all__ = [
     "path_key",
     "path_tokens",
     "rebase",
+    "revalue",
     "sample",
     "step_beam",
+    "sum_loglikelihood",
     "thought_key",
     "tree_of_thoughts",
     "usable_value",

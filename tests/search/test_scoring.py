@@ -76,7 +76,7 @@ def test_mean_loglikelihood_is_per_token() -> None:
 
 def test_value_tokens_compare_two_verdicts_of_the_model() -> None:
     state, ids = start(MODEL, [[1], [2], [3], [4]])
-    scored = score(ValueTokens(jnp.int32(7), jnp.int32(2)), state, thoughts(ids[::-1]))
+    scored = score(ValueTokens.of([7, 2], [1.0, 0.0]), state, thoughts(ids[::-1]))
     expected = log_softmax(TABLE[[4, 3, 2, 1]][:, [7, 2]])[:, 0]
     np.testing.assert_allclose(scored.value, expected, rtol=0, atol=1e-6)
     assert scored.answer.tolist() == [False] * LANES
@@ -109,6 +109,6 @@ def test_a_control_of_a_scorer_with_arrays_is_traced_once() -> None:
 
     call = jax.jit(counted)
     for good in (1, 2, 3):
-        verdicts = ValueTokens(jnp.full(2, good), jnp.zeros(2, jnp.int32))
+        verdicts = ValueTokens(jnp.full(2, good), jnp.ones(2))
         assert call(RandomValues(verdicts))[0] == good
     assert traces == 1
