@@ -1,6 +1,6 @@
 """Searches: pure functions over the engine, batched over problems."""
 
-from dendrite_jax.search.beam_search import BeamSearchConfig, BeamSearchResult, beam_search
+from dendrite_jax.search.beam_search import BeamSearchConfig, beam_search
 from dendrite_jax.search.best_of_n import BestOfNConfig, best_of_n
 from dendrite_jax.search.branches import AnyScorer, StatefulScorer
 from dendrite_jax.search.depth_first import DepthFirstConfig, depth_first
@@ -42,7 +42,6 @@ __all__ = [
     "AnswerTokens",
     "AnyScorer",
     "BeamSearchConfig",
-    "BeamSearchResult",
     "BestOfNConfig",
     "DVTSConfig",
     "DepthFirstConfig",
