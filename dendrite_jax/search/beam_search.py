@@ -295,24 +295,24 @@ def _record(
         first = 1 + (2 * loop.step + place) * config.width
         is_beam = ~jnp.isneginf(beams.logprob)
         before = jnp.take_along_axis(loop.running.logprob, ranked.parent, axis=1)
-        nodes = first + jnp.arange(config.width)
+        nodes = jnp.broadcast_to(first + jnp.arange(config.width), (problems, config.width))
+        nodes = jnp.where(is_beam, nodes.reshape(is_beam.shape), NO_NODE)
         rows = {
             "parent": jnp.where(is_beam, beams.node, NO_NODE),
-            "depth": jnp.full(is_beam.shape, loop.step + 1),
+            "depth": jnp.where(is_beam, loop.step + 1, 0),
             "raw_logprob": jnp.where(is_beam, ranked.raw_logprob, 0.0),
             "logprob": jnp.where(is_beam, beams.logprob - before, 0.0),
             "value": beams.logprob,
+            "merge_key": jnp.maximum(nodes, 0),  # no two are one answer
             "visits": is_beam.astype(jnp.int32),
             "terminal": is_beam & ranked.stops,
         }
         tree = tree.write(
             first,
             tokens=jnp.where(is_beam, ranked.token, NO_TOKEN).reshape(problems, -1, 1),
-            merge_key=jnp.broadcast_to(nodes, (problems, config.width)),  # no two are one answer
             **{name: row.reshape(problems, -1) for name, row in rows.items()},
         )
-        of_problem = jnp.broadcast_to(nodes, (problems, config.width)).reshape(is_beam.shape)
-        made.append(beams._replace(node=jnp.where(is_beam, of_problem, NO_NODE)))
+        made.append(beams._replace(node=nodes))
     return tree, made[0], made[1]
 
 

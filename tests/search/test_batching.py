@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -12,41 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax import search
-from dendrite_jax.engine import NO_TOKEN, Model, State, StopRules
-from dendrite_jax.search import BeamSearchConfig, SampleThoughts, SearchResult, TreeOfThoughtsConfig
+from dendrite_jax.engine import NO_TOKEN, State
+from dendrite_jax.search import SearchResult, TreeOfThoughtsConfig
 from dendrite_jax.search.levels import start as start_thoughts
-from engine.programs import LANES, VOCAB, bigram, start
-from search.every_search import THOUGHT_SEARCHES
-from search.positional import PositionalModel, random_table
+from engine.programs import LANES, bigram, start
+from search.every_search import EVERY_SEARCH, model_of, program
 from search.programs import CACHE, assert_only_roots_held
 
-Search = Callable[[State, jax.Array, jax.Array], tuple[State, Any]]
 PROMPTS = [[1], [2, 3, 4], [5, 6], [7, 8, 9, 10, 1]]
-STOPS = [0, 8]
-BEAMS = BeamSearchConfig(width=4, max_new_tokens=5, groups=2, diversity_penalty=0.5)
 THOUGHTS = TreeOfThoughtsConfig(breadth=2, proposals=5, depth=3)
-POSITIONAL = PositionalModel(jnp.asarray(random_table(3, VOCAB)))
-
-
-def model_of(name: str) -> Model:
-    return POSITIONAL if name == "beam_search" else bigram()
-
-
-@cache
-def program(name: str) -> Search:
-    """The search, with all but its state bound."""
-    if name == "beam_search":
-        stops = jnp.array(STOPS)
-        return lambda state, roots, keys: search.beam_search(
-            POSITIONAL, state, roots, keys, BEAMS, stop_tokens=stops
-        )
-    expand = SampleThoughts(4, StopRules.of(STOPS))
-    bound = THOUGHT_SEARCHES[name].bound()
-    return lambda state, roots, keys: bound(bigram(), state, roots, keys, expand=expand)
-
-
-SEARCHES = pytest.mark.parametrize("name", ["beam_search", *THOUGHT_SEARCHES])
+SEARCHES = pytest.mark.parametrize("name", EVERY_SEARCH)
 
 
 def problem_keys(seed: int = 0) -> jax.Array:

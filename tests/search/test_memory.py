@@ -15,7 +15,7 @@ from dendrite_jax.engine import State, StopRules
 from dendrite_jax.search import BeamSearchConfig, RewardModel, SampleThoughts, ValueTokens
 from dendrite_jax.testing import BigramModel
 from engine.programs import LANES, bigram
-from search.every_search import THOUGHT_SEARCHES
+from search.every_search import EVERY_SEARCH, THOUGHT_SEARCHES
 
 # A pool far larger than everything else: keys and values of 64 MiB.
 LARGE = CacheConfig(num_blocks=8192, num_slots=128, max_context=64)
@@ -44,7 +44,7 @@ def program(name: str, state: State, roots: jax.Array) -> tuple[State, Any]:
     return bound(MODEL, state, roots, key, expand=expand, commit=commit)
 
 
-@pytest.mark.parametrize("name", ["beam_search", *THOUGHT_SEARCHES])
+@pytest.mark.parametrize("name", EVERY_SEARCH)
 def test_a_search_holds_one_pool(name: str) -> None:
     state = jax.eval_shape(lambda: engine.init(MODEL, LARGE))
     roots = jax.ShapeDtypeStruct((LANES,), jnp.int32)
