@@ -6,6 +6,7 @@ from dendrite_jax.search.branches import AnyScorer, StatefulScorer
 from dendrite_jax.search.depth_first import DepthFirstConfig, depth_first
 from dendrite_jax.search.dvts import DVTSConfig, dvts
 from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
+from dendrite_jax.search.mcts import Gumbel, MctsConfig, Puct, Uct, mcts
 from dendrite_jax.search.readout import (
     SURE_LIKELY_IMPOSSIBLE,
     Readout,
@@ -46,6 +47,9 @@ __all__ = [
     "DVTSConfig",
     "DepthFirstConfig",
     "Expand",
+    "Gumbel",
+    "MctsConfig",
+    "Puct",
     "RandomValues",
     "Readout",
     "RebaseConfig",
@@ -61,6 +65,7 @@ __all__ = [
     "StepBeamConfig",
     "Thoughts",
     "TreeOfThoughtsConfig",
+    "Uct",
     "ValueHead",
     "ValueTokens",
     "Vote",
@@ -70,6 +75,7 @@ __all__ = [
     "depth_first",
     "dvts",
     "greedy",
+    "mcts",
     "mean_loglikelihood",
     "path_key",
     "path_tokens",

@@ -214,12 +214,27 @@ def test_a_root_that_is_not_held_has_no_beams() -> None:
         assert_beams(found, problem, expected.beams)
 
 
-@pytest.mark.parametrize("field", ["width", "max_new_tokens"])
-@pytest.mark.parametrize("value", [0, -2])
-def test_a_bad_config_is_refused(field: str, value: int) -> None:
-    fields: dict[str, Any] = {field: value}
-    with pytest.raises(ValueError, match=f"{field} is {value}; it must be at least 1"):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 0}, "width is 0; it must be at least 1"),
+        ({"max_new_tokens": -2}, "max_new_tokens is -2; it must be at least 1"),
+        ({"groups": 0}, "groups is 0; it must be at least 1"),
+        ({"groups": 3}, "width is 4; it must be a multiple of groups, 3"),
+        ({"diversity_penalty": -0.1}, "diversity_penalty is -0.1; it must be at least 0"),
+        ({"early_stopping": "soon"}, "early_stopping is 'soon'; it must be True, False or"),
+    ],
+)
+def test_a_bad_config_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         BeamSearchConfig(**fields)
+
+
+def test_more_beams_than_the_vocabulary_are_refused() -> None:
+    model = PositionalModel(jnp.asarray(random_table(0, SMALL_VOCAB)))
+    state, ids = start(model, [[0]], config=CACHE)
+    with pytest.raises(ValueError, match="width is 4; it must be at most vocab_size, 3"):
+        beam_search(model, state, ids, None, config=BeamSearchConfig(width=4))
 
 
 def test_more_stop_tokens_than_a_step_can_rank_are_refused() -> None:

@@ -17,6 +17,7 @@ from dendrite_jax.engine import Sampling
 from dendrite_jax.models import Decoder
 from dendrite_jax.search import (
     NO_NODE,
+    BeamSearchConfig,
     RewardModel,
     SampleThoughts,
     SearchResult,
@@ -28,7 +29,7 @@ from engine.sampling_oracle import log_softmax
 from models.dense_decoder import dense_logits
 from models.tiny_models import raw_bits
 from search.every_search import THOUGHT_SEARCHES
-from search.programs import CACHE, assert_only_roots_held
+from search.programs import CACHE, assert_only_roots_held, beam_search
 
 POLICY, REWARD = tiny_decoder(), tiny_decoder(1)
 PROMPTS = [(raw_bits(6, f"prompt {n}", n) % 128).astype(int).tolist() for n in (1, 7, 4, 10)]
@@ -87,6 +88,22 @@ def test_logprobs_and_rewards_are_those_of_the_whole_text(name: str) -> None:
             reward = np.log(np.exp(log_softmax(verdicts)) @ WEIGHTS)
             tolerance = 2 * DECODER_TOLERANCE * np.max(np.abs(verdicts))
             assert abs(tree.value[problem, node] - reward) < tolerance
+
+
+def test_logprobs_of_beams_are_those_of_the_whole_text() -> None:
+    state, ids = start(POLICY, PROMPTS, config=CACHE)
+    config = BeamSearchConfig(width=4, max_new_tokens=4, groups=2, diversity_penalty=0.5)
+    stops = jnp.arange(0, 128, 16)
+    _, result = beam_search(POLICY, state, ids, None, config=config, stop_tokens=stops)
+    tree = jax.device_get(result.tree)
+    for problem in range(LANES):
+        for node in np.flatnonzero(tree.parent[problem] != NO_NODE).tolist():
+            path = [token for (token,) in path_tokens(tree, problem, node)]
+            logits = dense(POLICY, PROMPTS[problem] + path)[-2]
+            tolerance = 2 * DECODER_TOLERANCE * np.max(np.abs(logits))
+            expected = log_softmax(logits)[path[-1]]
+            assert abs(tree.raw_logprob[problem, node] - expected) < tolerance
+            assert tree.terminal[problem, node] == (path[-1] % 16 == 0 or len(path) == 4)
 
 
 @pytest.mark.parametrize("name", THOUGHT_SEARCHES)
