@@ -1,6 +1,7 @@
 """Monte Carlo tree search: an abstract core, and the search on the engine."""
 
 from dendrite_jax.search.mcts.expansion import (
+    EndsAt,
     Prior,
     TopTokens,
     ValuePrior,
@@ -21,6 +22,7 @@ from dendrite_jax.search.mcts.search import (
 )
 
 __all__ = [
+    "EndsAt",
     "Gumbel",
     "MctsConfig",
     "MctsLoop",
