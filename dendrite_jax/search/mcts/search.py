@@ -196,7 +196,7 @@ def read(loop: MctsLoop, config: MctsConfig) -> SearchResult:
         loop.search.progress.at_capacity,
         max_depth=config.max_depth,
         state=loop.held.state,
-        before=loop.before,
+        ledger=loop.held.state.cache.ledger.since(loop.before),
     )
 
 
