@@ -109,7 +109,7 @@ def test_a_grammar_leaves_only_its_own_tokens() -> None:
     _, found = run(state, ids)
     for problem in range(LANES):
         root = regex_root(PATTERN) if problem < 3 else None
-        assert assert_families(found, problem, root) >= 3
+        assert assert_families(found, problem, root) >= 2
     for problem in range(3):
         answer = found.tokens[problem, 0][: found.length[problem, 0]].tolist()
         assert answer[-1] == END or len(answer) == CONFIG.max_depth
