@@ -13,7 +13,7 @@ from dendrite_jax import engine
 from dendrite_jax.cache import debug
 from dendrite_jax.engine import NO_TOKEN, StopRules
 from dendrite_jax.search import NO_NODE, ROOT, MctsConfig, SampleThoughts, SearchResult, Uct
-from dendrite_jax.search.mcts import MctsLoop, read, reroot, result, simulate
+from dendrite_jax.search.mcts import MctsLoop, most_visited, read, reroot, result, simulate
 from dendrite_jax.search.mcts import start as start_search
 from engine.generation_oracle import Stops
 from engine.programs import LANES, bigram, branch_tokens, pad, start
@@ -53,6 +53,7 @@ def advance(loop: MctsLoop) -> MctsLoop:
 
 begin = jax.jit(start_search, static_argnames=("config", "thought_tokens"), donate_argnums=0)
 move_root = jax.jit(reroot, static_argnames="config", donate_argnums=0)
+favourite = jax.jit(most_visited)
 look = jax.jit(read, static_argnames="config")
 finish = jax.jit(result, static_argnames="config")
 violations = jax.jit(debug.violations)
@@ -115,10 +116,10 @@ def test_a_kept_tree_goes_on_as_plain_python_does() -> None:
     assert_held(loop, ids, replays)
     roots = []
     for move in range(2):
-        # The most visited child, or for the last problem the least: one that is not expanded.
-        actions = [
-            choose(expected, least=problem == LANES - 1) for problem, expected in enumerate(replays)
-        ]
+        # The most visited child; for the last problem the least, which is not expanded.
+        actions = np.asarray(favourite(loop)).tolist()
+        assert actions == [choose(expected) for expected in replays]
+        actions[-1] = choose(replays[-1], least=True)
         loop = move_root(loop, np.array(actions), jax.random.key(move), config=CONFIG)
         for expected, action in zip(replays, actions, strict=True):
             expected.reroot(action)
@@ -139,7 +140,7 @@ def test_a_kept_tree_goes_on_as_plain_python_does() -> None:
     assert int(np.sum(np.asarray(state.cache.pool.ref_count) == 0)) == CACHE.num_blocks
 
 
-def choose(expected: Search, least: bool) -> int:
+def choose(expected: Search, least: bool = False) -> int:
     """The move to the most visited child, or to the least visited one."""
     children = expected.root.children
     sign = -1 if least else 1
@@ -149,9 +150,12 @@ def choose(expected: Search, least: bool) -> int:
 
 def test_a_child_that_does_not_exist_ends_the_search() -> None:
     loop, ids, _ = searched(jax.random.split(jax.random.key(5), LANES))
-    loop = move_root(loop, np.array([-1, 3, 99, -1]), jax.random.key(0), config=CONFIG)
+    loop = move_root(
+        loop, np.array([-1, CONFIG.num_children, 99, -1]), jax.random.key(0), config=CONFIG
+    )
     assert not bool(loop.unfinished)
     assert set(np.flatnonzero(loop.held.state.cache.alive)) == set(ids)
     found: Any = jax.device_get(look(loop, config=CONFIG))
     assert np.all(found.answers == NO_NODE)
     assert np.all(found.tree.parent == NO_NODE)
+    assert np.asarray(favourite(loop)).tolist() == [-1] * LANES
