@@ -41,7 +41,7 @@ class TreeSizes:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be at least 1")
         if self.prompt not in self.prefixes:
             raise ValueError(f"prompt is {self.prompt}; it must be one of {self.prefixes}")
-        least = 4 * max(self.prefixes)
+        least = max(4, self.branching) * max(self.prefixes)  # a node's children, a prefill's rows
         if self.batch_tokens < least:
             raise ValueError(f"batch_tokens is {self.batch_tokens}; it must be at least {least}")
 
@@ -95,13 +95,13 @@ H100 = TreeSizes(
 )
 CPU = TreeSizes(
     prompt=512,
-    prefixes=(256, 512),
+    prefixes=(512,),
     thought=16,
     rounds=((4, 4), (8, 8)),
     num_rounds=4,
     depth=3,
     branching=4,
-    batch_tokens=8192,
+    batch_tokens=32768,
 )
 
 

@@ -16,6 +16,8 @@ from dendrite_jax.search import (
     BestOfNConfig,
     DepthFirstConfig,
     DVTSConfig,
+    MctsConfig,
+    Puct,
     RebaseConfig,
     SampleConfig,
     SampleThoughts,
@@ -54,6 +56,17 @@ THOUGHT_SEARCHES = {
         search.dvts, DVTSConfig(n=4, beam_width=2, iterations=3, aggregate="prod", lookahead=1)
     ),
     "rebase": ThoughtSearch(search.rebase, RebaseConfig(width=5, depth=3, temperature=0.5)),
+    "mcts": ThoughtSearch(
+        search.mcts,
+        MctsConfig(
+            num_simulations=12,
+            num_children=4,
+            num_expansions=6,
+            batch=2,
+            max_depth=3,
+            rule=Puct(dirichlet_fraction=0.3),
+        ),
+    ),
 }
 EVERY_SEARCH = ["beam_search", *THOUGHT_SEARCHES]
 BEAMS = BeamSearchConfig(width=4, max_new_tokens=5, groups=2, diversity_penalty=0.5)
