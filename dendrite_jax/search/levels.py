@@ -51,7 +51,9 @@ class Levels(Protocol):
         ...
 
     @property
-    def num_nodes(self) -> int: ...
+    def num_nodes(self) -> int:
+        """Nodes of a full tree, the root included."""
+        ...
 
 
 class LevelSizes:
@@ -160,7 +162,7 @@ def search(
     loop = start(state, roots, key, config, thought_tokens, score)
     looped = config.depth - (last is not None)
 
-    def grow_by(expand: Expand) -> Callable[[LevelsLoop], LevelsLoop]:
+    def grow_by(expand: Expand, rules: Rules) -> Callable[[LevelsLoop], LevelsLoop]:
         return lambda loop: grow(
             model, loop, config, rules, expand=expand, score=score, commit=commit
         )
@@ -168,9 +170,10 @@ def search(
     def unfinished(loop: LevelsLoop) -> Array:
         return (loop.level < looped) & jnp.any(loop.frontier >= 0)
 
-    loop = jax.lax.while_loop(unfinished, grow_by(expand), loop)
+    loop = jax.lax.while_loop(unfinished, grow_by(expand, rules), loop)
     if last is not None:
-        loop = grow_by(last)(loop._replace(level=jnp.int32(looped)))
+        grow_last = grow_by(last, rules._replace(lookahead=0))
+        loop = grow_last(loop._replace(level=jnp.int32(looped)))
     return finish(loop, config, score)
 
 

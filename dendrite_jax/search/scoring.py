@@ -78,8 +78,8 @@ def revalue(
 class AnswerTokens(struct.PyTreeNode):
     """A scorer, to which a thought that ends with one of some tokens is an answer too."""
 
+    scorer: Scorer | None  # `mean_loglikelihood` when None
     tokens: Array  # i32[n], such as the ids that end a text; stop tokens of the thoughts as well
-    scorer: Scorer | None = None  # `mean_loglikelihood` when None
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
         scorer = mean_loglikelihood if self.scorer is None else self.scorer

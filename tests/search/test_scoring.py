@@ -120,7 +120,11 @@ def test_a_value_head_reads_the_hidden_state_under_a_scorers_rules() -> None:
     judge = Judge.of(weight=7, merge=1000, reject=5, answer=6)
     state, ids = start(MODEL, [[1, 2], [3], [5, 3], [2, 2]])
     first, second = uniform(1, "first", (3, VOCAB)), uniform(1, "second", (1, 3))
-    head = ValueHead((first, second), (np.full(3, 0.1), np.full(1, -0.2)), rules=judge)
+    weights, biases = (
+        (jnp.asarray(first), jnp.asarray(second)),
+        (jnp.full(3, 0.1), jnp.full(1, -0.2)),
+    )
+    head = ValueHead(weights, biases, rules=judge)
     scored, rules = score(head, state, thoughts(ids)), score(judge, state, thoughts(ids))
     rejected = np.isneginf(rules.value)
     assert 0 < rejected.sum() < LANES
@@ -134,9 +138,9 @@ def test_a_value_head_reads_the_hidden_state_under_a_scorers_rules() -> None:
 
 def test_a_thought_that_ends_with_an_answer_token_is_an_answer() -> None:
     state, _ = start(MODEL, [[1]] * LANES)
-    plain = score(AnswerTokens(jnp.array([3, 6])), state, thoughts())
+    plain = score(AnswerTokens(None, jnp.array([3, 6])), state, thoughts())
     assert plain.answer.tolist() == [False] * LANES  # a 6 inside is not at the end
-    found = score(AnswerTokens(jnp.array([3, 0])), state, thoughts())
+    found = score(AnswerTokens(None, jnp.array([3, 0])), state, thoughts())
     assert found.answer.tolist() == [True, True, True, False]
     np.testing.assert_array_equal(found.value, mean_loglikelihood(MODEL, state, thoughts()).value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_jax import search
-from dendrite_jax.engine import Model, State
+from dendrite_jax.engine import Model, State, StopRules
 from dendrite_jax.search import (
     DVTSConfig,
     RebaseConfig,
@@ -22,12 +23,14 @@ from dendrite_jax.search import (
     Thoughts,
 )
 from dendrite_jax.search.share import counts
+from engine.generation_oracle import Stops
 from engine.programs import bigram, start
+from engine.sampling_oracle import Knobs
 from search import levels_oracle
 from search.found_trees import assert_found
 from search.judge import Judge
 from search.level_runs import JUDGES, PROMPTS, SEEDS, STOPS, run
-from search.levels_oracle import Found, Node, Plan, rank
+from search.levels_oracle import Found, Node, Plan, Sampler, rank
 from search.programs import CACHE, dvts, rebase, step_beam
 
 STEPS = StepBeamConfig(n=6, beam_width=3, iterations=3, aggregate="prod")
@@ -80,6 +83,19 @@ def test_every_problem_is_the_replay_of_its_own_search(
     compiled: Any, prompts: list[list[int]], seed: int, stops: list[int], judge: Judge
 ) -> None:
     found, expected = run(compiled, CONFIGS[compiled], PLANS[compiled], prompts, seed, stops, judge)
+    for problem, replay in enumerate(expected):
+        assert_found(found, problem, replay)
+
+
+@given(prompts=PROMPTS, seed=SEEDS, stops=STOPS, judge=JUDGES)
+@settings(max_examples=10)
+def test_the_last_steps_can_be_made_in_another_way(
+    prompts: list[list[int]], seed: int, stops: list[int], judge: Judge
+) -> None:
+    sampler = Sampler(7, Knobs(), Stops((stops[1], -1)), judge, depth=STEPS.iterations)
+    plan = replace(PLANS[step_beam], last=sampler)
+    last = SampleThoughts(7, StopRules.of([stops[1], -1]))
+    found, expected = run(step_beam, STEPS, plan, prompts, seed, stops, judge, last=last)
     for problem, replay in enumerate(expected):
         assert_found(found, problem, replay)
 

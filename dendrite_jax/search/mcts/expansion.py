@@ -196,6 +196,7 @@ def make_children(
         raw_logprob=write(record.raw_logprob, thoughts.raw_logprob.reshape(family)),
         logprob=write(record.logprob, thoughts.logprob.reshape(family)),
         value=write(record.value, value.reshape(family)),
+        merge_key=write(record.merge_key, scored.merge_key.reshape(family)),
         terminal=write(record.terminal, made & ends),
     )
     branch = write(held.branch, jnp.where(exists & ~ends, branches.reshape(family), -1))
