@@ -8,7 +8,8 @@ from dendrite_jax.engine.constraint import (
     mask_logits,
     with_table,
 )
-from dendrite_jax.engine.generate import NO_TOKEN, GenerateConfig, Generated, generate
+from dendrite_jax.engine.generate import generate
+from dendrite_jax.engine.generated import GenerateConfig, Generated
 from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
     Model,
@@ -31,6 +32,7 @@ from dendrite_jax.engine.step import (
 )
 from dendrite_jax.engine.stop_strings import compile_stop_strings
 from dendrite_jax.engine.stopping import FINISH_NAMES, StopRules, StopStrings
+from dendrite_jax.grammar import NO_TOKEN
 
 __all__ = [
     "FINISH_NAMES",

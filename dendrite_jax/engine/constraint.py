@@ -15,7 +15,9 @@ from dendrite_jax.grammar import (
     NO_TOKEN,
     CompiledGrammar,
     LazyTable,
+    accept_token,
     apply_token_bitmask,
+    forced_tokens,
     initial_state,
     is_dead,
     is_terminated,
@@ -116,6 +118,29 @@ def ends_text(state: State, branch_ids: Array, tokens: Array) -> Array:
         return jnp.zeros(tokens.shape, bool)
     after, _ = try_accept_token(held.table, _lane_states(held, branch_ids), tokens)
     return is_terminated(after)
+
+
+def forced_after(state: State, branch_ids: Array, tokens: Array, limit: int) -> tuple[Array, Array]:
+    """A token of each lane, and those that its grammar leaves no choice about after it.
+
+    Args:
+      state: the engine state.
+      branch_ids: i32[lanes], negative for an idle lane.
+      tokens: i32[lanes].
+      limit: the most tokens that may follow (static).
+
+    Returns:
+      i32[lanes, n], n is 1 + limit, or 1 where no grammar can tell; and how many of a lane's are
+      real, i32[lanes].
+    """
+    held = state.constraint
+    count = jnp.ones_like(tokens)
+    if limit == 0 or held is None or isinstance(held.table, LazyTable):
+        return tokens[:, None], count
+    after = accept_token(held.table, _lane_states(held, branch_ids), tokens)
+    forced, _ = forced_tokens(held.table, after, limit)
+    count += jnp.sum(forced != NO_TOKEN, axis=1)
+    return jnp.concatenate([tokens[:, None], jnp.maximum(forced, 0)], axis=1), count
 
 
 def is_unknown(state: State, branch_ids: Array, tokens: Array) -> Array:
