@@ -1,6 +1,7 @@
 """Prefill, decode steps, sampling and generation over the paged cache."""
 
 from dendrite_jax.engine.constraint import (
+    WANTED,
     Constraint,
     constrain,
     ends_text,
@@ -39,6 +40,7 @@ __all__ = [
     "GREEDY",
     "NO_TOKEN",
     "PLAIN",
+    "WANTED",
     "Constraint",
     "GenerateConfig",
     "Generated",

@@ -52,7 +52,7 @@ class Constraint(struct.PyTreeNode):
 def constrain(
     state: State,
     branch_ids: Array,
-    table: CompiledGrammar | LazyTable,
+    table: CompiledGrammar | LazyTable | None,
     grammar_index: Array | int = 0,
 ) -> State:
     """Puts branches under grammars: their next token is the first of a text.
@@ -65,11 +65,19 @@ def constrain(
     Args:
       state: the engine state; donate it under jit.
       branch_ids: i32[n], negative for an idle lane.
-      table: the grammars; copied, so that donating the state leaves the caller's arrays alone.
+      table: the grammars, copied, so that donating the state leaves the caller's arrays alone; None
+        stays with the state's own.
       grammar_index: i32[] or i32[n], which grammar of the table; NO_GRAMMAR frees a branch.
+
+    Raises:
+      ValueError: `table` is None and the state has none.
     """
     slots = state.cache.num_slots
     held = state.constraint
+    if table is None:
+        if held is None:
+            raise ValueError("table is None; a state's first constraint needs one")
+        table = held.table
     grammar_state = jnp.full(slots, FREE_STATE, jnp.int32) if held is None else held.grammar_state
     slot = jnp.where(branch_ids >= 0, branch_ids, slots)
     first = jnp.broadcast_to(initial_state(table, grammar_index), branch_ids.shape)

@@ -107,7 +107,7 @@ def generate(
         top_tokens, top_raw_logprobs = _top(logits, config)
         out = out.append(
             Taken(
-                count=jnp.where(kept, count, 0),
+                length=jnp.where(kept, count, 0),
                 tokens=tokens,
                 raw_logprobs=_after(chosen.raw_logprob, forced.raw_logprobs),
                 # What is forced has all the mass that the grammar leaves.

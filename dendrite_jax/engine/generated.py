@@ -43,9 +43,9 @@ class GenerateConfig:
 
 
 class Taken(NamedTuple):
-    """What one step adds to each lane: the first `count` of n tokens."""
+    """What one step adds to each lane: the first `length` of n tokens."""
 
-    count: Array  # i32[lanes]
+    length: Array  # i32[lanes]
     tokens: Array  # i32[lanes, n]
     raw_logprobs: Array  # f32[lanes, n]
     logprobs: Array  # f32[lanes, n]
@@ -97,7 +97,7 @@ class Generated(NamedTuple):
         lanes, limit = self.tokens.shape
         column = jnp.arange(taken.tokens.shape[1])
         place = self.length[:, None] + column
-        place = jnp.where(column < taken.count[:, None], place, limit)
+        place = jnp.where(column < taken.length[:, None], place, limit)
         lane = jnp.arange(lanes)[:, None]
 
         def put(rows: Array, new: Array) -> Array:
@@ -105,7 +105,7 @@ class Generated(NamedTuple):
 
         return self._replace(
             tokens=put(self.tokens, taken.tokens),
-            length=self.length + taken.count,
+            length=self.length + taken.length,
             raw_logprobs=put(self.raw_logprobs, taken.raw_logprobs),
             logprobs=put(self.logprobs, taken.logprobs),
             top_tokens=put(self.top_tokens, taken.top_tokens),
