@@ -55,6 +55,15 @@ def solve(as_json: bool, out: Path | None) -> None:
     _run("solve", as_json, out)
 
 
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
+def grammar(as_json: bool, out: Path | None) -> None:
+    """What a grammar costs, against masks that other libraries make on the host."""
+    _run("grammar", as_json, out)
+
+
 def _run(name: str, as_json: bool, out: Path | None) -> None:
     module: ModuleType = importlib.import_module(f"dendrite_jax.benchmarks.{name}")
     result: dict[str, Any] = module.run()

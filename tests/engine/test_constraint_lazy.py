@@ -61,7 +61,7 @@ def run(lazy: gr.LazyGrammar, state: State, ids: Any) -> tuple[State, Generated,
         calls += 1
         return generate(model(), state, pad(ids), CONFIG, SAMPLING, begun=begun)
 
-    begun = Generated.empty(model(), state, pad(ids), CONFIG)
+    begun = Generated.empty(model(), state, jnp.asarray(pad(ids)), CONFIG)
     state, out = complete_generation(lazy, *go_on(state, begun), go_on)
     return state, jax.device_get(out), calls - 1
 

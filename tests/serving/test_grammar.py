@@ -147,11 +147,11 @@ def test_grammars_that_cannot_share_a_state_are_refused(
 
 def test_a_grammar_of_another_vocabulary_changes_nothing(engine: Engine) -> None:
     other = GrammarCompiler(engine.tokenizer, use_cache=False).compile(Grammar.from_regex("a"))
+    branch = engine.prompt(PROMPT)
     calls: list[Any] = [
         lambda: engine.prompt(PROMPT, grammar=other),
         lambda: engine.generate([branch], NEW, grammar=other),
     ]
-    branch = engine.prompt(PROMPT)
     for call in calls:
         with pytest.raises(ValueError, match="the model's vocab_size is 448"):
             call()
