@@ -30,7 +30,8 @@ from dendrite_jax.search import (
     TreeOfThoughtsConfig,
     tree_of_thoughts,
 )
-from dendrite_jax.search.tree_of_thoughts import TreeOfThoughtsLoop, grow, start
+from dendrite_jax.search.levels import LevelsLoop, grow, start
+from dendrite_jax.search.tree_of_thoughts import rules
 from dendrite_jax.tasks.game24 import vocabulary as vocab
 from dendrite_jax.tasks.game24.rules import (
     PUZZLE_SIZE,
@@ -246,11 +247,12 @@ class Game24Search:
         state, _ = engine.prefill(model, state, roots, prompts, jnp.full(puzzles, length))
         return state, roots, keys
 
-    def _begin(self, model: Model, prompts: Array, key: Array) -> TreeOfThoughtsLoop:
-        return start(*self._open(model, prompts, key), self.config, LINE_TOKENS)
+    def _begin(self, model: Model, prompts: Array, key: Array) -> LevelsLoop:
+        opened = self._open(model, prompts, key)
+        return start(*opened, self.config, LINE_TOKENS, self._options["score"])
 
-    def _grow(self, model: Model, loop: TreeOfThoughtsLoop) -> TreeOfThoughtsLoop:
-        return grow(model, loop, self.config, **self._options)
+    def _grow(self, model: Model, loop: LevelsLoop) -> LevelsLoop:
+        return grow(model, loop, self.config, rules(self.config), **self._options)
 
     def _search(self, model: Model, prompts: Array, key: Array) -> tuple[State, SearchResult]:
         opened = self._open(model, prompts, key)
