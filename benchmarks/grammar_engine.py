@@ -23,8 +23,10 @@ from dendrite_jax.serving.compilation import loop_options
 
 DECODE_STEP_US = 5450.0
 """A decode step of one branch at the Llama-3-8B shape on an H100 (`decode_h100.json`)."""
-SHORT, LONG = 16, 80
-"""Tokens of the two generations whose times are subtracted."""
+LENGTHS = {"cpu": (2, 8)}
+"""Tokens of the two generations whose times are subtracted; a CPU samples for long."""
+OTHER_LENGTHS = (16, 144)
+MAX_CONTEXT = 160
 REPEATS = 5
 ENDLESS = r'("[^"\\\x00-\x1f]{1,40}", ?)*'
 """Strings without end: no branch finishes before its length."""
@@ -90,7 +92,7 @@ def step_cost(compiler: GrammarCompiler, grammar: Grammar, lanes: int) -> dict[s
 def tokens_per_step(compiler: GrammarCompiler, table: CompiledGrammar, texts: int) -> float:
     """Tokens that a step gives one branch with fast-forward, over several texts; 1 without it."""
     model = CheapModel.random(compiler.vocab_size)
-    config = GenerateConfig(2 * LONG, fast_forward=FAST_FORWARD)
+    config = GenerateConfig(MAX_CONTEXT - 1, fast_forward=FAST_FORWARD)
     generate = jax.jit(engine.generate, static_argnames="config", compiler_options=loop_options())
     tokens = steps = 0
     for seed in range(texts):
@@ -104,8 +106,7 @@ def tokens_per_step(compiler: GrammarCompiler, table: CompiledGrammar, texts: in
 
 def _opened(model: CheapModel, lanes: int, seed: int = 0) -> tuple[State, jax.Array]:
     """A state with a one-token branch for each lane."""
-    context = 2 * LONG + 16
-    state = engine.init(model, CacheConfig(lanes * context // 16, lanes, context))
+    state = engine.init(model, CacheConfig(lanes * MAX_CONTEXT // 16, lanes, MAX_CONTEXT))
     state, ids = engine.open_branches(state, jax.random.split(jax.random.key(seed), lanes))
     state, _ = engine.prefill(
         model, state, ids, jnp.zeros((lanes, 1), jnp.int32), jnp.ones(lanes, jnp.int32)
@@ -116,8 +117,9 @@ def _opened(model: CheapModel, lanes: int, seed: int = 0) -> tuple[State, jax.Ar
 def _step_us(model: CheapModel, state: State, ids: jax.Array) -> float:
     """Device microseconds of a step inside the loop of one call; nothing visits the host."""
     generate = jax.jit(engine.generate, static_argnames="config", compiler_options=loop_options())
+    lengths = LENGTHS.get(jax.default_backend(), OTHER_LENGTHS)
     seconds = []
-    for tokens in (SHORT, LONG):
+    for tokens in lengths:
         config = GenerateConfig(tokens)
         _, out = generate(model, state, ids, config)
         assert np.all(np.asarray(out.length) == tokens)
@@ -127,4 +129,4 @@ def _step_us(model: CheapModel, state: State, ids: jax.Array) -> float:
                 return generate(model, state, ids, config)[1]
 
         seconds.append(harness.time_calls(call, REPEATS, 1).p50)
-    return 1e6 * (seconds[1] - seconds[0]) / (LONG - SHORT)
+    return 1e6 * (seconds[1] - seconds[0]) / (lengths[1] - lengths[0])
