@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -78,7 +79,7 @@ def step_cost(compiler: GrammarCompiler, grammar: Grammar, lanes: int) -> dict[s
     model = CheapModel.random(compiler.vocab_size, rare=compiler.eos_ids)
     table = stack([compiler.compile(grammar), compiler.compile(Grammar.from_regex(ENDLESS))])
     state, ids = _opened(model, lanes)
-    constrained = engine.constrain(state, ids, table, 1)
+    constrained = jax.jit(engine.constrain)(state, ids, table, 1)
     without, with_grammar = (_step_us(model, held, ids) for held in (state, constrained))
     return {
         "step_us": without,
@@ -104,13 +105,13 @@ def tokens_per_step(compiler: GrammarCompiler, table: CompiledGrammar, texts: in
     return tokens / steps
 
 
-def _opened(model: CheapModel, lanes: int, seed: int = 0) -> tuple[State, jax.Array]:
+@partial(jax.jit, static_argnums=1)
+def _opened(model: CheapModel, lanes: int, seed: jax.Array | int = 0) -> tuple[State, jax.Array]:
     """A state with a one-token branch for each lane."""
     state = engine.init(model, CacheConfig(lanes * MAX_CONTEXT // 16, lanes, MAX_CONTEXT))
     state, ids = engine.open_branches(state, jax.random.split(jax.random.key(seed), lanes))
-    state, _ = engine.prefill(
-        model, state, ids, jnp.zeros((lanes, 1), jnp.int32), jnp.ones(lanes, jnp.int32)
-    )
+    tokens, count = jnp.zeros((lanes, 1), jnp.int32), jnp.ones(lanes, jnp.int32)
+    state, _ = engine.prefill(model, state, ids, tokens, count)
     return state, ids
 
 

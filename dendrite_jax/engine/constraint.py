@@ -210,6 +210,8 @@ def accept_tokens(
 
 def _log_misses(constraint: Constraint, grammar_state: Array, missed: Array) -> Constraint:
     """Remembers the unknown edges (grammar state, missed token) of lanes that met one."""
+    if isinstance(constraint.table, CompiledGrammar):
+        return constraint
     miss = missed != NO_TOKEN
     place = constraint.num_wanted + jnp.cumsum(miss) - 1
     edges = jnp.stack([grammar_state, missed], axis=1)
