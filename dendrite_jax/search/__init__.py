@@ -4,6 +4,7 @@ from dendrite_jax.search.beam_search import BeamSearchConfig, BeamSearchResult, 
 from dendrite_jax.search.best_of_n import BestOfNConfig, best_of_n
 from dendrite_jax.search.branches import AnyScorer, StatefulScorer
 from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
+from dendrite_jax.search.mcts import Gumbel, MctsConfig, Puct, Uct, mcts
 from dendrite_jax.search.report import path_tokens
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.sample import SampleConfig, greedy, sample
@@ -30,6 +31,9 @@ __all__ = [
     "BeamSearchResult",
     "BestOfNConfig",
     "Expand",
+    "Gumbel",
+    "MctsConfig",
+    "Puct",
     "RandomValues",
     "SampleConfig",
     "SampleThoughts",
@@ -41,12 +45,14 @@ __all__ = [
     "StatefulScorer",
     "Thoughts",
     "TreeOfThoughtsConfig",
+    "Uct",
     "ValueTokens",
     "Vote",
     "beam_search",
     "best_first",
     "best_of_n",
     "greedy",
+    "mcts",
     "mean_loglikelihood",
     "path_key",
     "path_tokens",
