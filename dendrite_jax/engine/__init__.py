@@ -6,6 +6,7 @@ from dendrite_jax.engine.constraint import (
     constrain,
     ends_text,
     has_ended,
+    is_unknown,
     mask_logits,
     with_table,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "generate",
     "has_ended",
     "init",
+    "is_unknown",
     "length_bucket",
     "mask_logits",
     "next_logits",
