@@ -27,7 +27,8 @@ def compile_or_start(
 ) -> AnyCompiled:
     """A table of the grammar; a grammar that has none runs on the exit-on-miss path.
 
-    That are Lark grammars, recursive schemas without a depth, and tables over their budgets.
+    Lark grammars have none, nor have recursive schemas without a depth; other tables may be over
+    their budgets.
 
     Raises:
       GrammarError: the grammar is invalid or not supported, or accepts no text, or none that the
@@ -63,6 +64,8 @@ class HeldGrammars:
         Raises:
           ValueError: other branches are under a grammar that no table can hold beside this one.
         """
+        if state.constraint is None:
+            self._indices = []
         for member, index in self._indices:
             if member is grammar:
                 return None, index

@@ -145,6 +145,16 @@ def test_grammars_that_cannot_share_a_state_are_refused(
     assert set(completion.text) <= set("[a]")
 
 
+def test_a_state_without_constraints_takes_a_known_grammar_anew(
+    engine: Engine, date: CompiledGrammar
+) -> None:
+    engine.free([engine.prompt(PROMPT, grammar=date)])
+    engine.state = engine.state.replace(constraint=None)
+    branch = engine.prompt(PROMPT, grammar=date)
+    (completion,) = engine.generate([branch], NEW, HOT)
+    assert re.fullmatch(DATE, complete_text(completion))
+
+
 def test_a_grammar_of_another_vocabulary_changes_nothing(engine: Engine) -> None:
     other = GrammarCompiler(engine.tokenizer, use_cache=False).compile(Grammar.from_regex("a"))
     branch = engine.prompt(PROMPT)
