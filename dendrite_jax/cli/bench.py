@@ -24,6 +24,7 @@ def bench() -> None:
     Examples:
       dendrite bench fork
       dendrite bench decode --json
+      dendrite bench tree --out result.json
       dendrite bench solve --out result.json
     """
 
@@ -62,6 +63,15 @@ def solve(as_json: bool, out: Path | None) -> None:
 def grammar(as_json: bool, out: Path | None) -> None:
     """What a grammar costs, against masks that other libraries make on the host."""
     _run("grammar", as_json, out)
+
+
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
+def tree(as_json: bool, out: Path | None) -> None:
+    """Search trees, against a prefill of every branch and against transformers."""
+    _run("tree", as_json, out)
 
 
 def _run(name: str, as_json: bool, out: Path | None) -> None:
