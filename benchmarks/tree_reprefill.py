@@ -43,7 +43,7 @@ class LevelCost(NamedTuple):
 
     def of_parents(self, branching: int) -> BatchCost:
         """A batch for which each parent is prefilled once, and forked."""
-        return self._batch(self.lanes // branching)
+        return self._batch(math.ceil(self.lanes / branching))
 
     def _batch(self, prefilled: int) -> BatchCost:
         calls = math.ceil(prefilled / ROWS)

@@ -41,7 +41,7 @@ class TreeSizes:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be at least 1")
         if self.prompt not in self.prefixes:
             raise ValueError(f"prompt is {self.prompt}; it must be one of {self.prefixes}")
-        least = 4 * max(self.prefixes)
+        least = max(4, self.branching) * max(self.prefixes)  # a node's children, a prefill's rows
         if self.batch_tokens < least:
             raise ValueError(f"batch_tokens is {self.batch_tokens}; it must be at least {least}")
 

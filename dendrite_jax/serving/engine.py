@@ -34,6 +34,7 @@ from dendrite_jax.serving.validation import (
     check_prompt,
     check_sampling,
     check_seed,
+    check_stop_strings,
     check_text,
 )
 
@@ -333,7 +334,9 @@ class Engine:
         if not stop_strings:
             return StopRules.of(tokens)
         padding = [None] * (self.model.vocab_size - self.tokenizer.vocab_size)
-        table = engine.compile_stop_strings(stop_strings, [*self.tokenizer.token_bytes, *padding])
+        token_bytes = [*self.tokenizer.token_bytes, *padding]
+        table = engine.compile_stop_strings(stop_strings, token_bytes)
+        check_stop_strings(stop_strings, token_bytes)
         return StopRules.of(tokens, table)
 
     def _check_held(self, branches: Sequence[int]) -> None:

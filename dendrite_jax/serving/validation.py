@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dendrite_jax.engine import Sampling
+from dendrite_jax.engine import Sampling, can_match, compile_stop_strings
 from dendrite_jax.grammar import CompiledGrammar, LazyGrammar
 
 SEEDS = 2**32
@@ -52,6 +52,16 @@ def check_grammar(grammar: CompiledGrammar | LazyGrammar | None, vocab_size: int
         raise ValueError(
             f"grammar.vocab_size is {grammar.vocab_size}; the model's vocab_size is {vocab_size}"
         )
+
+
+def check_stop_strings(strings: Sequence[str], token_bytes: Sequence[bytes | None]) -> None:
+    """Raises ValueError for a stop string that no tokens spell, so that it would never stop."""
+    for string in strings:
+        if not can_match(compile_stop_strings([string], token_bytes)):
+            raise ValueError(
+                f"stop_strings has {string!r}; no run of the tokenizer's {len(token_bytes)} tokens "
+                f"contains it"
+            )
 
 
 def check_sampling(sampling: Sampling) -> None:
