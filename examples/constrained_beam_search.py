@@ -42,7 +42,7 @@ def main() -> dict[str, str]:
     _, beams = search(model, state, roots, None, config=config, stop_tokens=newline)
     steps = {}
     for name, tokens, score in zip(
-        names, beams.tokens[:, 0].tolist(), beams.score[:, 0], strict=True
+        names, beams.tokens[:, 0].tolist(), beams.values[:, 0], strict=True
     ):
         kept = [token for token in tokens if token >= 0 and token not in tokenizer.eos_ids]
         steps[name] = tokenizer.decode(kept).rstrip()

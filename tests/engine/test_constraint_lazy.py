@@ -191,7 +191,7 @@ def test_a_search_repeated_until_nothing_is_unknown_is_that_over_a_table() -> No
 
     _, found = complete_search(lazy, state, once)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
-    np.testing.assert_array_equal(found.score, expected.score)
+    np.testing.assert_array_equal(found.values, expected.values)
     assert 1 < searches <= BEAMS.max_new_tokens + 1
     searches = 0
     complete_search(lazy, started(lazy, index=index)[0], once)
