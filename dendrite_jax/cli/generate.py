@@ -18,8 +18,10 @@ from dendrite_jax.cli.common import (
     seed_option,
     working,
 )
+from dendrite_jax.cli.grammar_options import grammar_options, path_name
 
 if TYPE_CHECKING:
+    from dendrite_jax.grammar import Grammar
     from dendrite_jax.serving import Completion, Engine
 
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     help="Of weights and cache; the checkpoint's own by default.",
 )
 @click.option("--max-context", default=2048, show_default=True, help="Tokens a branch can hold.")
+@grammar_options
 @seed_option
 @json_option
 @compile_cache_option
@@ -57,6 +60,7 @@ def generate(
     stop_strings: tuple[str, ...],
     dtype: str | None,
     max_context: int,
+    grammar: Grammar | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -66,6 +70,8 @@ def generate(
     Examples:
       dendrite generate --model ./Llama-3.2-1B --prompt "Once upon a time" -n 4
       dendrite generate --model Qwen/Qwen3-0.6B --prompt "def f(x):" --temperature 0 --json
+      dendrite generate --model ./Llama-3.2-1B --prompt "Ada, 36:" --json-schema person.json
+      dendrite generate --model ./Llama-3.2-1B --prompt "Is 7 prime?" --choice yes,no
     """
     from dendrite_jax.engine import Sampling
 
@@ -75,12 +81,16 @@ def generate(
     console = Console(stderr=True)
     engine = _load(model, dtype, max_context, num_branches + 1, console, quiet=as_json)
     with working(console, "compiling and running the prompt", quiet=as_json):
-        root = engine.prompt(prompt, seed=seed)
+        compiled = None if grammar is None else engine.compile(grammar)
+        root = engine.prompt(prompt, seed=seed, grammar=compiled)
         branches = engine.fork(root, num_branches)
     rounds = engine.stream(branches, max_new_tokens, sampling, stop_strings)
     if as_json:
         *_, completions = rounds
-        print_json({"completions": [asdict(item) for item in completions], "stats": engine.stats()})
+        report = {"completions": [asdict(item) for item in completions], "stats": engine.stats()}
+        if compiled is not None:
+            report["grammar"] = {"path": path_name(compiled)}
+        print_json(report)
         return
     draw_each(Console(), (_text(prompt, completions) for completions in rounds))
 
