@@ -62,7 +62,7 @@ def to_rich(
     while unfinished:
         above, parent = unfinished.pop()
         distinct: dict[str, dict[str, Any]] = {}
-        for node in sorted(children[parent] if parent in children else [], key=rank):
+        for node in sorted(children.get(parent, []), key=rank):
             distinct.setdefault(node["text"].strip(), node)
         for label, node in list(distinct.items())[:SHOWN]:
             style = "bold green" if node["id"] in important else "dim"
