@@ -1,5 +1,13 @@
 """Prefill, decode steps, sampling and generation over the paged cache."""
 
+from dendrite_jax.engine.constraint import (
+    Constraint,
+    constrain,
+    ends_text,
+    has_ended,
+    mask_logits,
+    with_table,
+)
 from dendrite_jax.engine.generate import NO_TOKEN, GenerateConfig, Generated, generate
 from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
@@ -29,6 +37,7 @@ __all__ = [
     "GREEDY",
     "NO_TOKEN",
     "PLAIN",
+    "Constraint",
     "GenerateConfig",
     "Generated",
     "Model",
@@ -41,11 +50,15 @@ __all__ = [
     "advance",
     "branch_tokens",
     "compile_stop_strings",
+    "constrain",
+    "ends_text",
     "fork",
     "free",
     "generate",
+    "has_ended",
     "init",
     "length_bucket",
+    "mask_logits",
     "next_logits",
     "open_branches",
     "prefill",
@@ -53,4 +66,5 @@ __all__ = [
     "score_tokens",
     "set_keys",
     "step",
+    "with_table",
 ]

@@ -9,13 +9,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.engine.constraint import finish_reason, is_unknown, mask_logits
 from dendrite_jax.engine.sampling import PLAIN, Sampling, sample
 from dendrite_jax.engine.state import Model, State, branch_tokens
 from dendrite_jax.engine.step import advance, next_logits
-from dendrite_jax.engine.stopping import FAILED, LENGTH, RUNNING, StopRules, advance_stop
-
-NO_TOKEN = -1
-"""Fills a row of tokens past its end."""
+from dendrite_jax.engine.stopping import (
+    FAILED,
+    GRAMMAR_MISS,
+    LENGTH,
+    RUNNING,
+    StopRules,
+    advance_stop,
+)
+from dendrite_jax.grammar import NO_TOKEN
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Generated(NamedTuple):
     length: Array  # i32[lanes]
     raw_logprobs: Array  # f32[lanes, max_new_tokens], under the model's own distribution
     logprobs: Array  # f32[lanes, max_new_tokens], under the processed distribution
-    finish: Array  # i32[lanes], LENGTH | STOP_TOKEN | STOP_STRING | FAILED; see FINISH_NAMES
+    finish: Array  # i32[lanes], an index of FINISH_NAMES
     top_tokens: Array  # i32[lanes, max_new_tokens, top_logprobs], most likely first
     top_raw_logprobs: Array  # f32[lanes, max_new_tokens, top_logprobs]
     string_state: Array  # i32[lanes], where stop-string matching stands; give it to go on
@@ -71,6 +77,9 @@ def generate(
 ) -> tuple[State, Generated]:
     """Grows branches until each meets a stop rule, its length, or a full cache.
 
+    A branch under a grammar (`constrain`) draws from the tokens that it allows, and ends as
+    STOP_TOKEN with its text, at once where the text is complete already.
+
     Every token, the last one included, is appended to its branch, so that a branch holds exactly
     what it generated and can be forked or continued. What a branch gets depends on its own tokens,
     key and position only, not on the other lanes.
@@ -86,7 +95,9 @@ def generate(
 
     Returns:
       The state and the new tokens. A lane whose branch runs out of blocks or context ends as
-      FAILED with the tokens that fitted; the others go on.
+      FAILED with the tokens that fitted; one that has left its grammar as GRAMMAR_DEAD; one that
+      needs an edge that its `LazyTable` does not know as GRAMMAR_MISS, before that token: a call
+      with the grown table draws the same token again and goes on. The others go on.
     """
     stop = StopRules.of() if stop is None else stop
     lanes = branch_ids.shape[0]
@@ -100,10 +111,14 @@ def generate(
         slot = jnp.maximum(ids, 0)
         logits = next_logits(model, loop.state, ids)
         position = loop.state.cache.length[slot]
-        chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen)
+        masked = mask_logits(loop.state, ids, logits)
+        chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen, masked)
+        unknown = is_unknown(loop.state, ids, chosen.token)
         state, ok = advance(model, loop.state, ids, chosen.token)
         string_state, reason = advance_stop(stop, loop.out.string_state, chosen.token)
-        reason = jnp.where(ok, reason, FAILED)
+        by_grammar = finish_reason(state, ids)
+        reason = jnp.where(by_grammar == RUNNING, reason, by_grammar)
+        reason = jnp.where(ok, reason, jnp.where(unknown, GRAMMAR_MISS, FAILED))
         last = loop.step + 1 == config.max_new_tokens
         reason = jnp.where((reason == RUNNING) & last, LENGTH, reason)
 
@@ -132,14 +147,18 @@ def generate(
         step=jnp.int32(0),
         state=state,
         seen=seen,
-        out=_empty(model, branch_ids, config, string_state),
+        out=_empty(model, state, branch_ids, config, string_state),
     )
     end = jax.lax.while_loop(lambda loop: jnp.any(loop.out.finish == RUNNING), body, start)
     return end.state, end.out
 
 
 def _empty(
-    model: Model, branch_ids: Array, config: GenerateConfig, string_state: Array | None
+    model: Model,
+    state: State,
+    branch_ids: Array,
+    config: GenerateConfig,
+    string_state: Array | None,
 ) -> Generated:
     lanes = branch_ids.shape[0]
     shape = (lanes, config.max_new_tokens)
@@ -149,7 +168,7 @@ def _empty(
         length=jnp.zeros(lanes, jnp.int32),
         raw_logprobs=jnp.zeros(shape, jnp.float32),
         logprobs=jnp.zeros(shape, jnp.float32),
-        finish=jnp.where(branch_ids >= 0, RUNNING, FAILED).astype(jnp.int32),
+        finish=jnp.where(branch_ids >= 0, finish_reason(state, branch_ids), FAILED),
         top_tokens=jnp.full((*shape, config.top_logprobs), NO_TOKEN, jnp.int32),
         top_raw_logprobs=jnp.zeros((*shape, config.top_logprobs), jnp.float32),
         string_state=jnp.zeros(lanes, jnp.int32) if string_state is None else string_state,

@@ -39,7 +39,12 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def sample(
-    logits: Array, key: Array, position: Array, sampling: Sampling, seen: Array | None = None
+    logits: Array,
+    key: Array,
+    position: Array,
+    sampling: Sampling,
+    seen: Array | None = None,
+    masked: Array | None = None,
 ) -> Sampled:
     """Samples one token a lane.
 
@@ -50,8 +55,10 @@ def sample(
         so not on the other lanes.
       sampling: the processors.
       seen: bool[lanes, vocab], tokens that the branch holds; needed by repetition_penalty.
+      masked: f32[lanes, vocab], the logits under a grammar (`mask_logits`), which are processed in
+        place of `logits`; the raw log-probability stays that of `logits`.
     """
-    processed = process_logits(logits, sampling, seen)
+    processed = process_logits(logits if masked is None else masked, sampling, seen)
 
     def draw(key: Array, position: Array, row: Array) -> Array:
         noise_key = jax.random.fold_in(jax.random.wrap_key_data(key), position)

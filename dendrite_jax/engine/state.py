@@ -11,6 +11,8 @@ from jax import Array
 
 from dendrite_jax import cache as kv
 from dendrite_jax.cache import Appended, Cache, CacheConfig, KVPool
+from dendrite_jax.engine.constraint import Constraint
+from dendrite_jax.grammar import FREE_STATE
 
 
 class Model(Protocol):
@@ -43,6 +45,7 @@ class State(struct.PyTreeNode):
     hidden: Array  # [slots, hidden], after the final norm, of the last token of each branch
     key: Array  # u32[slots, 2], the branch's random key; a token draws from (key, its position)
     children: Array  # i32[slots], children that the branch has had, so that each gets its own key
+    constraint: Constraint | None = None  # the branches' grammars; see `constrain`
 
 
 def init(model: Model, config: CacheConfig) -> State:
@@ -96,6 +99,9 @@ def fork(state: State, parents: Array) -> tuple[State, Array]:
     child_number = state.children[parent] + _rank_among_equals(parents)
     key = jax.vmap(_child_key)(state.key[parent], child_number)
     families = jnp.where(children >= 0, parent, state.cache.num_slots)
+    constraint = state.constraint
+    if constraint is not None:
+        constraint = constraint.place(slot, constraint.grammar_state[parent])
     child_count = state.children.at[families].add(1, mode="drop").at[slot].set(0, mode="drop")
     return (
         State(
@@ -103,6 +109,7 @@ def fork(state: State, parents: Array) -> tuple[State, Array]:
             hidden=state.hidden.at[slot].set(state.hidden[parent], mode="drop"),
             key=state.key.at[slot].set(key, mode="drop"),
             children=child_count,
+            constraint=constraint,
         ),
         children,
     )
@@ -110,7 +117,10 @@ def fork(state: State, parents: Array) -> tuple[State, Array]:
 
 def free(state: State, branch_ids: Array) -> State:
     """Gives branches back (see `cache.free`); i32[n], negative for an idle lane."""
-    return state.replace(cache=kv.free(state.cache, branch_ids))
+    constraint = state.constraint
+    if constraint is not None:
+        constraint = constraint.place(_scatter_slot(state, branch_ids), jnp.int32(FREE_STATE))
+    return state.replace(cache=kv.free(state.cache, branch_ids), constraint=constraint)
 
 
 def branch_tokens(state: State, branch_ids: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax import cache as kv
+from dendrite_jax.engine.constraint import accept_tokens
 from dendrite_jax.engine.state import Model, State
 
 PREFILL_CHUNK = 512
@@ -109,21 +110,29 @@ def _prefill_chunks(
     padded = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - length)))
     pieces = jnp.moveaxis(padded.reshape(lanes, num_chunks, chunk), 1, 0)
 
-    def body(state: State, piece: tuple[Array, Array]) -> tuple[State, Array]:
-        index, tokens = piece
+    def body(
+        carry: tuple[State, Array], piece: tuple[Array, Array]
+    ) -> tuple[tuple[State, Array], None]:
+        (state, ok), (index, tokens) = carry, piece
         here = jnp.clip(count - index * chunk, 0, chunk)
         here = jnp.where(count > length, count, here)  # for `append` to refuse, not the padding
-        state, _, ok = _run(model, state, branch_ids, tokens, here, "prefilled")
-        return state, ok | (here == 0)
+        ids = jnp.where(ok, branch_ids, -1)
+        state, _, taken = _run(model, state, ids, tokens, here, "prefilled")
+        return (state, ok & (taken | (here == 0))), None
 
-    state, ok = jax.lax.scan(body, state, (jnp.arange(num_chunks), pieces))
-    return state, jnp.all(ok, axis=0) & (count > 0)
+    start = (state, jnp.ones(lanes, bool))
+    (state, ok), _ = jax.lax.scan(body, start, (jnp.arange(num_chunks), pieces))
+    return state, ok & (count > 0)
 
 
 def _run(
     model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, counter: str
 ) -> tuple[State, Array, Array]:
     """Appends tokens, counted as `counter`; the state, each token's hidden state, the lanes' ok."""
+    constraint = state.constraint
+    if constraint is not None:
+        constraint, grammar_state, missed = accept_tokens(constraint, branch_ids, tokens, count)
+        branch_ids = jnp.where(missed, -1, branch_ids)
     cache, appended = kv.append(state.cache, branch_ids, tokens, count)
     pool, hidden = model.forward(cache.pool, appended, tokens)
     last = jnp.maximum(count - 1, 0)
@@ -131,8 +140,11 @@ def _run(
     slot = jnp.where(appended.ok, branch_ids, cache.num_slots)
     taken = jnp.sum(jnp.where(appended.ok, count, 0))
     ledger = cache.ledger.add(steps=1, **{counter: taken})
+    if constraint is not None:
+        constraint = constraint.place(slot, grammar_state)
     state = state.replace(
         cache=cache.replace(pool=pool, ledger=ledger),
         hidden=state.hidden.at[slot].set(last_hidden, mode="drop"),
+        constraint=constraint,
     )
     return state, hidden, appended.ok

@@ -14,7 +14,17 @@ LENGTH = 1
 STOP_TOKEN = 2
 STOP_STRING = 3
 FAILED = 4
-FINISH_NAMES = ("running", "length", "stop_token", "stop_string", "failed")
+GRAMMAR_DEAD = 5
+GRAMMAR_MISS = 6
+FINISH_NAMES = (
+    "running",
+    "length",
+    "stop_token",
+    "stop_string",
+    "failed",
+    "grammar_dead",
+    "grammar_miss",
+)
 
 
 class StopRules(struct.PyTreeNode):

@@ -129,7 +129,9 @@ def _step(
     """Ranks every continuation, finishes those that stop, and runs on with the best others."""
     problems, width = loop.branches.shape
     parent, candidates, token = _rank_continuations(model, loop, config, ranked)
+    branches = jnp.take_along_axis(loop.branches, parent, axis=1)
     stops = jnp.any(token[..., None] == stop_tokens, axis=-1)
+    stops |= engine.ends_text(loop.state, branches, token)
     stops |= loop.step + 1 == config.max_new_tokens
 
     # Only a stop among the best `width` continuations finishes a beam.
@@ -139,7 +141,7 @@ def _step(
     runs_on = _keep_where(candidates, ~stops & loop.searching[:, None])
     logprob, index = jax.lax.top_k(runs_on.logprob, width)
     running = _gather(runs_on, index)
-    parents = jnp.take_along_axis(loop.branches, jnp.take_along_axis(parent, index, 1), axis=1)
+    parents = jnp.take_along_axis(branches, index, axis=1)
     parents = jnp.where(jnp.isneginf(logprob), -1, parents)
     next_token = jnp.take_along_axis(token, index, axis=1)
     state, children = engine.fork(loop.state, parents.reshape(-1))
@@ -168,8 +170,9 @@ def _rank_continuations(
 ) -> tuple[Array, _Beams, Array]:
     """The best continuations of each problem: their parent beams, themselves, their tokens."""
     problems, width = loop.branches.shape
-    logits = engine.next_logits(model, loop.state, loop.branches.reshape(-1))
-    logprobs = jax.nn.log_softmax(logits).reshape(problems, width, -1)
+    ids = loop.branches.reshape(-1)
+    logprobs = jax.nn.log_softmax(engine.next_logits(model, loop.state, ids))
+    logprobs = engine.mask_logits(loop.state, ids, logprobs).reshape(problems, width, -1)
     total = logprobs + loop.running.logprob[..., None]
     logprob, index = jax.lax.top_k(total.reshape(problems, -1), ranked)
     parent, token = jnp.divmod(index, logprobs.shape[-1])

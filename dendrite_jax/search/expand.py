@@ -10,7 +10,7 @@ from jax import Array
 
 from dendrite_jax import engine
 from dendrite_jax.engine import PLAIN, GenerateConfig, Model, Sampling, State, StopRules
-from dendrite_jax.engine.stopping import FAILED, STOP_STRING, STOP_TOKEN
+from dendrite_jax.engine.stopping import FAILED, LENGTH, STOP_STRING, STOP_TOKEN
 
 
 class Thoughts(NamedTuple):
@@ -72,7 +72,7 @@ class SampleThoughts(struct.PyTreeNode):
             branch=branches,
             tokens=out.tokens,
             length=out.length,
-            complete=(branches >= 0) & ~failed if self.any_end else stopped,
+            complete=stopped | (out.finish == LENGTH) if self.any_end else stopped,
             failed=failed,
             raw_logprob=jnp.sum(out.raw_logprobs, axis=1),
             logprob=jnp.sum(out.logprobs, axis=1),

@@ -154,7 +154,8 @@ def grow(
     scored = score(model, state, thoughts)
     shape = (problems, config.proposals)
     value = usable_value(scored, thoughts).reshape(shape)
-    ends = scored.answer.reshape(shape) | (loop.level + 1 == config.depth)
+    ends = scored.answer | engine.has_ended(state, thoughts.branch)
+    ends = ends.reshape(shape) | (loop.level + 1 == config.depth)
 
     first = 1 + loop.level * config.proposals
     made = (branches >= 0).reshape(shape)
