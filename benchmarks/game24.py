@@ -100,8 +100,7 @@ def _tree_row(
     proposals = max(FEWEST_PROPOSALS, PROPOSALS_PER_KEPT * breadth)
     search = Game24Search(
         *pretrained,
-        breadth=breadth,
-        proposals=proposals,
+        sizes={"breadth": breadth, "proposals": proposals},
         score=RandomValues(scorer) if random else scorer,
     )
     batches = [puzzles[first : first + BATCH] for first in range(0, len(puzzles), BATCH)]

@@ -67,7 +67,7 @@ def solve(
     with working(console, "loading the model", quiet=as_json):
         from dendrite_jax.tasks.game24.solve import Game24Search, load_solver
 
-        search = Game24Search(*load_solver(), method=method, **sizes)
+        search = Game24Search(*load_solver(), method=method, sizes=sizes)
     with working(console, "compiling (once; kept for the next run)", quiet=as_json):
         search.compile()
     snapshot = _search(search, numbers, target, seed, console, quiet=as_json)

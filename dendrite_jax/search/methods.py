@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +11,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.engine import Model, State
-from dendrite_jax.search import tree_of_thoughts as bfs
 from dendrite_jax.search.expand import Expand
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.scoring import Scorer
+from dendrite_jax.search.tree_of_thoughts import (
+    TreeOfThoughtsConfig,
+    TreeOfThoughtsLoop,
+    grow,
+    start,
+    tree_of_thoughts,
+)
 
 
 class Pieces(NamedTuple):
@@ -45,8 +51,8 @@ class Steps(NamedTuple):
     view: Callable[[Any], View]
     unfinished: Callable[[Any], Array]
     """loop → bool[], whether to advance again."""
-    finish: Callable[[Any], tuple[State, SearchResult]]
-    """loop → the state, with every branch but the roots freed, and the result."""
+    close: Callable[[Any], tuple[State, Array]]
+    """loop → the state, and i32[n]: the branches to free in it; negative for none."""
 
 
 class Method(NamedTuple):
@@ -64,10 +70,14 @@ class Method(NamedTuple):
 
 def tot_bfs(pieces: Pieces, *, breadth: int = 5, proposals: int = 40) -> Method:
     """Tree of thoughts, breadth first."""
-    config = bfs.TreeOfThoughtsConfig(breadth, proposals, pieces.depth)
-    bound = {"expand": pieces.expand, "score": pieces.score, "commit": pieces.commit}
+    config = TreeOfThoughtsConfig(breadth, proposals, pieces.depth)
+    bound: dict[str, Any] = {
+        "expand": pieces.expand,
+        "score": pieces.score,
+        "commit": pieces.commit,
+    }
 
-    def view(loop: bfs.TreeOfThoughtsLoop) -> View:
+    def view(loop: TreeOfThoughtsLoop) -> View:
         found = SearchResult.of(
             loop.tree,
             loop.answers,
@@ -83,15 +93,15 @@ def tot_bfs(pieces: Pieces, *, breadth: int = 5, proposals: int = 40) -> Method:
         config=config,
         paths=breadth,
         thoughts=proposals,
-        search=partial(bfs.tree_of_thoughts, config=config, **bound),
+        search=partial(tree_of_thoughts, config=config, **bound),
         steps=Steps(
-            start=lambda state, roots, key: bfs.start(
+            start=lambda state, roots, key: start(
                 state, roots, key, config, pieces.expand.max_tokens
             ),
-            advance=lambda model, loop: bfs.grow(model, loop, config, **bound),
+            advance=lambda model, loop: grow(model, loop, config, **bound),
             view=view,
             unfinished=lambda loop: (loop.level < config.depth) & jnp.any(loop.frontier >= 0),
-            finish=lambda loop: bfs.result(loop, config),
+            close=lambda loop: (loop.state, loop.frontier.reshape(-1)),
         ),
     )
 
@@ -106,7 +116,7 @@ def sizes_of(name: str) -> dict[str, int]:
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
-def build(name: str, pieces: Pieces, **sizes: int) -> Method:
+def build(name: str, pieces: Pieces, sizes: Mapping[str, int]) -> Method:
     """Binds a search of the table.
 
     Raises:

@@ -87,3 +87,17 @@ class RandomValues(struct.PyTreeNode):
         keys = jax.random.wrap_key_data(state.key[jnp.maximum(thoughts.branch, 0)])
         value = jax.vmap(lambda key: jax.random.uniform(key))(keys)
         return scored._replace(value=jnp.where(jnp.isneginf(scored.value), -jnp.inf, value))
+
+
+class EndedPaths(struct.PyTreeNode):
+    """A scorer that also ends the path of a thought whose last token is an end of text."""
+
+    scorer: Scorer
+    end_tokens: Array  # i32[n], may be empty
+
+    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
+        scored = self.scorer(model, state, thoughts)
+        last = jnp.maximum(thoughts.length - 1, 0)[:, None]
+        token = jnp.take_along_axis(thoughts.tokens, last, axis=1)
+        ended = (thoughts.length > 0) & jnp.any(token == self.end_tokens, axis=1)
+        return scored._replace(answer=scored.answer | ended)

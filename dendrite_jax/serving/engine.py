@@ -209,7 +209,7 @@ class Engine:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
         if chunk < 1:
             raise ValueError(f"chunk is {chunk}; it must be at least 1")
-        rules = self._stop_rules(stop_strings, stop_tokens)
+        rules = self.stop_rules(stop_strings, stop_tokens)
         return self._stream(list(branches), max_new_tokens, sampling, rules, stop_strings, chunk)
 
     def stats(self) -> dict[str, float]:
@@ -254,9 +254,10 @@ class Engine:
                 raise self._take_error(branches)
             yield [record.completion() for record in records]
 
-    def _stop_rules(
-        self, stop_strings: Sequence[str], stop_tokens: Sequence[int] | None
+    def stop_rules(
+        self, stop_strings: Sequence[str] = (), stop_tokens: Sequence[int] | None = None
     ) -> StopRules:
+        """What ends a branch, for `generate` and searches; arguments as in `generate`."""
         tokens = self.tokenizer.eos_ids if stop_tokens is None else stop_tokens
         for token in tokens:
             if not 0 <= token < self.model.vocab_size:

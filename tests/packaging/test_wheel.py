@@ -86,7 +86,7 @@ def test_every_package_is_imported_from_the_wheel(environment: Path) -> None:
 
 def test_the_console_script_lists_its_commands(environment: Path) -> None:
     text = run(environment, "dendrite", "--help")
-    assert all(command in text for command in ("solve", "generate", "bench", "info"))
+    assert all(command in text for command in ("solve", "search", "generate", "bench", "info"))
 
 
 def test_info_knows_the_version(environment: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from dendrite_jax.engine import NO_TOKEN
 from dendrite_jax.search.result import SearchResult
@@ -78,7 +79,7 @@ def document(
     }
 
 
-def number(value: np.floating) -> float | str:
+def number(value: np.floating | Array) -> float | str:
     """A float32 as JSON can hold it; see `document`."""
     if np.isfinite(value):
         return float(str(np.float32(value)))

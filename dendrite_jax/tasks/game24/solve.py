@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import as_file, files
@@ -85,7 +85,7 @@ def load_solver(checkpoint: str | Path | None = None, dtype: DTypeLike | None = 
 
 
 class Game24Search:
-    """A search on Game of 24: `Game24Search(*load_solver(), method="tot-bfs", breadth=5)`.
+    """A search on Game of 24: `Game24Search(*load_solver(), method="tot-bfs")`.
 
     A thought is a step of the puzzle, up to its `)`; see Yao et al. 2023.
 
@@ -105,19 +105,19 @@ class Game24Search:
         tokenizer: Tokenizer,
         *,
         method: str = "tot-bfs",
+        sizes: Mapping[str, int] | None = None,
         score: Scorer | None = None,
         sampling: Sampling = PLAIN,
-        **sizes: int,
     ) -> None:
         """Fixes the shape of the search; nothing is compiled yet.
 
         Args:
           model: the model, in the dtype to compute in.
           tokenizer: its tokenizer.
-          method: a name of `search.METHODS`.
+          method: a name of `methods.METHODS`.
+          sizes: of the search, such as `breadth` and `proposals`; see `methods.sizes_of`.
           score: judges steps; `Game24Scorer()` when None.
           sampling: how steps are sampled.
-          sizes: of the search, such as `breadth` and `proposals`; see `search.sizes_of`.
 
         Raises:
           ValueError: no such method, a size that it does not have, or one out of its range.
@@ -129,7 +129,7 @@ class Game24Search:
             commit=jnp.array(COMMIT, jnp.int32),
         )
         self.model, self.tokenizer = model, tokenizer
-        self.method = build(method, pieces, **sizes)
+        self.method = build(method, pieces, sizes or {})
         self._compiler_options = _COMPILER_OPTIONS.get(jax.default_backend())
         self._programs: dict[int, _Programs] = {}
         self._search_whole = jax.jit(self._search, compiler_options=self._compiler_options)
@@ -155,9 +155,7 @@ class Game24Search:
             jax.jit(engine.fork).lower(opened.out_info[0], parents),
         )
         with ThreadPoolExecutor(len(lowered)) as threads:
-            programs = threads.map(
-                lambda program: program.compile(self._compiler_options), lowered
-            )
+            programs = threads.map(lambda program: program.compile(self._compiler_options), lowered)
             self._programs[num_puzzles] = _Programs(*programs)
 
     def levels(
@@ -190,8 +188,8 @@ class Game24Search:
         prompts = self._prompts(numbers, target)
         state, result = self._search_whole(self.model, prompts, jax.random.key(seed))
         kv.raise_errors(state.cache)
-        none = np.full((len(numbers), 1), NO_NODE)
-        return self.judge(Snapshot(numbers, target, View(jax.device_get(result), none)))
+        view = View(result, kept=jnp.full((len(numbers), 1), NO_NODE))
+        return self.judge(Snapshot(numbers, target, jax.device_get(view)))
 
     def fork_microseconds(self, repeats: int = 5) -> float:
         """Time of one fork, measured: one call makes as many children as the search may hold."""

@@ -92,7 +92,8 @@ def test_the_tree_is_drawn_and_opens_on_the_best_answer(page: Page, tmp_path: Pa
 def test_colours_go_by_score(page: Page, tmp_path: Path) -> None:
     show(page, make_result(NODES, answers=[ANSWER]), tmp_path)
     fill = {
-        node: page.locator(f"[data-id='{node}'] circle").get_attribute("fill") for node in drawn(page)
+        node: page.locator(f"[data-id='{node}'] circle").get_attribute("fill")
+        for node in drawn(page)
     }
     # −2, −1 and −0.5 are the worst, the median and the best of three.
     assert fill == {
@@ -147,7 +148,9 @@ def test_a_tree_of_5000_nodes_opens_on_its_answers_and_unfolds(page: Page, tmp_p
     chance = random.Random(0)
     nodes = [Node(ROOT, "start")]
     for row in range(1, 5000):
-        nodes.append(Node(chance.randint(max(1, row - 200), row), f"thought {row}", -chance.random()))
+        nodes.append(
+            Node(chance.randint(max(1, row - 200), row), f"thought {row}", -chance.random())
+        )
     answer = 5000
     path = {ROOT, answer}
     parent = answer

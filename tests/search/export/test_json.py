@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_a_node_of_an_empty_problem_is_the_root() -> None:
 def test_a_character_split_over_two_nodes_is_not_lost() -> None:
     """The tokens are bytes: alone each half of é is undecodable, on the path they are é."""
 
-    def decode_bytes(ids: list[int]) -> str:
+    def decode_bytes(ids: Sequence[int]) -> str:
         return bytes(ids).decode(errors="replace")
 
     first, second = map(chr, "é".encode())
@@ -96,7 +97,7 @@ def test_a_character_split_over_two_nodes_is_not_lost() -> None:
 def test_a_space_that_is_lost_alone_is_kept() -> None:
     """As SentencePiece decoders do: the first space of a text goes."""
 
-    def decode_words(ids: list[int]) -> str:
+    def decode_words(ids: Sequence[int]) -> str:
         return decode(ids).removeprefix(" ")
 
     result = make_result([Node(ROOT, " one"), Node(1, " two")])

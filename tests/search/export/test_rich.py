@@ -17,7 +17,10 @@ BOLD = "\x1b[1;32m"
 
 
 def draw(
-    nodes: list[Node], kept: tuple[int, ...] = (), answers: tuple[int, ...] = (), color: bool = False
+    nodes: list[Node],
+    kept: tuple[int, ...] = (),
+    answers: tuple[int, ...] = (),
+    color: bool = False,
 ) -> list[str]:
     """The lines that are printed."""
     out = io.StringIO()
@@ -25,7 +28,9 @@ def draw(
         file=out, force_terminal=color, color_system="standard" if color else None, width=80
     )
     result = make_result(nodes, answers)
-    console.print(to_rich(result, decode=decode, title=TITLE, kept=kept, show_value="{:.3f}".format))
+    console.print(
+        to_rich(result, decode=decode, title=TITLE, kept=kept, show_value="{:.3f}".format)
+    )
     return out.getvalue().splitlines()
 
 
