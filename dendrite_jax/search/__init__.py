@@ -1,9 +1,12 @@
 """Searches: pure functions over the engine, batched over problems."""
 
 from dendrite_jax.search.beam_search import BeamSearchConfig, BeamSearchResult, beam_search
+from dendrite_jax.search.best_of_n import BestOfNConfig, best_of_n
+from dendrite_jax.search.branches import AnyScorer, StatefulScorer
 from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
 from dendrite_jax.search.report import path_tokens
 from dendrite_jax.search.result import SearchResult
+from dendrite_jax.search.sample import SampleConfig, greedy, sample
 from dendrite_jax.search.scoring import (
     RandomValues,
     Scored,
@@ -17,29 +20,39 @@ from dendrite_jax.search.scoring import (
 from dendrite_jax.search.select import Select, best_first
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
 from dendrite_jax.search.tree_of_thoughts import TreeOfThoughtsConfig, tree_of_thoughts
+from dendrite_jax.search.vote import Vote, vote
 
 __all__ = [
     "NO_NODE",
     "ROOT",
+    "AnyScorer",
     "BeamSearchConfig",
     "BeamSearchResult",
+    "BestOfNConfig",
     "Expand",
     "RandomValues",
+    "SampleConfig",
     "SampleThoughts",
     "Scored",
     "Scorer",
     "SearchResult",
     "SearchTree",
     "Select",
+    "StatefulScorer",
     "Thoughts",
     "TreeOfThoughtsConfig",
     "ValueTokens",
+    "Vote",
     "beam_search",
     "best_first",
+    "best_of_n",
+    "greedy",
     "mean_loglikelihood",
     "path_key",
     "path_tokens",
+    "sample",
     "thought_key",
     "tree_of_thoughts",
     "usable_value",
+    "vote",
 ]

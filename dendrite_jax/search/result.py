@@ -19,7 +19,7 @@ class SearchResult(struct.PyTreeNode):
     tokens: Array  # i32[problems, n, path_tokens], from the root's prompt on, NO_TOKEN past the end
     length: Array  # i32[problems, n]
     at_capacity: Array  # bool[problems], the search grew less than it wanted for want of room
-    ledger: Ledger  # of this search alone, all problems together
+    ledger: Ledger  # of this search alone, all problems; `scored` counts a scorer's own model's
     peak_blocks: Array  # i32[], most blocks in use at once since the state was made
 
     @classmethod
@@ -32,9 +32,9 @@ class SearchResult(struct.PyTreeNode):
         *,
         max_depth: int,
         state: State,
-        before: Ledger,
+        ledger: Ledger,
     ) -> SearchResult:
-        """Reads the answers' paths off the tree and the cost off the state.
+        """Reads the answers' paths off the tree.
 
         Args:
           tree: the whole tree.
@@ -43,7 +43,7 @@ class SearchResult(struct.PyTreeNode):
           at_capacity: bool[problems].
           max_depth: of the deepest node (static).
           state: the engine state after the search.
-          before: the state's ledger before it.
+          ledger: of the search.
         """
         tokens, length = tree.paths(answers, max_depth)
         return cls(
@@ -53,6 +53,6 @@ class SearchResult(struct.PyTreeNode):
             tokens=tokens,
             length=length,
             at_capacity=at_capacity,
-            ledger=state.cache.ledger.since(before),
+            ledger=ledger,
             peak_blocks=state.cache.peak_blocks,
         )

@@ -24,6 +24,7 @@ class SearchTree(struct.PyTreeNode):
     raw_logprob: Array  # f32[problems, nodes], of the node's tokens, under the model itself
     logprob: Array  # f32[problems, nodes], under the distribution that was sampled from
     value: Array  # f32[problems, nodes], the scorer's; −inf where it rejected the thought
+    merge_key: Array  # i32[problems, nodes], the scorer's; equal for one state or answer
     visits: Array  # i32[problems, nodes], times that the search went through the node
     terminal: Array  # bool[problems, nodes], the node ends its path
 
@@ -38,6 +39,7 @@ class SearchTree(struct.PyTreeNode):
             raw_logprob=jnp.zeros(shape, jnp.float32),
             logprob=jnp.zeros(shape, jnp.float32),
             value=jnp.full(shape, -jnp.inf, jnp.float32),
+            merge_key=jnp.zeros(shape, jnp.int32),
             visits=jnp.zeros(shape, jnp.int32).at[:, ROOT].set(1),
             terminal=jnp.zeros(shape, bool),
         )

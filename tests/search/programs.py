@@ -15,6 +15,8 @@ from engine.programs import LANES, fork, free, pad, run_prefill, start
 
 CACHE = CacheConfig(num_blocks=160, num_slots=120, max_context=24, block_size=4, debug=True)
 
+best_of_n = jax.jit(search.best_of_n, static_argnames="config", donate_argnums=1)
+sample = jax.jit(search.sample, static_argnames="config", donate_argnums=1)
 beam_search = jax.jit(search.beam_search, static_argnames="config", donate_argnums=1)
 tree_of_thoughts = jax.jit(search.tree_of_thoughts, static_argnames="config", donate_argnums=1)
 _usage = jax.jit(lambda state: (debug.violations(state.cache), kv.stats(state.cache)))

@@ -21,7 +21,7 @@ from dendrite_jax.search import (
     TreeOfThoughtsConfig,
     mean_loglikelihood,
 )
-from dendrite_jax.search.tree_of_thoughts import start as start_thoughts
+from dendrite_jax.search.levels import start as start_thoughts
 from engine.programs import LANES, VOCAB, bigram, start
 from search.positional import PositionalModel, random_table
 from search.programs import CACHE, assert_only_roots_held

@@ -78,6 +78,7 @@ def recorded(found: SearchResult, problem: int) -> list[Node]:
                 judged,
                 path,
                 np.zeros(2),
+                chosen_by=judged.value,
             )
         )
     return nodes

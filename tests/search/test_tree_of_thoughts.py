@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dendrite_jax.engine import NO_TOKEN, Sampling, StopRules
+from dendrite_jax.engine import Sampling, StopRules
 from dendrite_jax.search import (
     NO_NODE,
     SampleThoughts,
@@ -24,12 +24,11 @@ from dendrite_jax.search import (
 from engine.generation_oracle import Stops
 from engine.programs import LANES, VOCAB, bigram, pad, start
 from engine.sampling_oracle import Knobs
+from search.found_trees import assert_found
 from search.judge import Judge
 from search.programs import CACHE, assert_only_roots_held, tree_of_thoughts
 from search.thought_oracle import Found, search
 
-TOLERANCE = 1e-4
-"""Of sums of a few log-probabilities of size 10 at most, in float32."""
 MODEL = bigram()
 CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3)
 
@@ -100,38 +99,6 @@ def run(
         for problem, prompt in enumerate(prompts)
     ]
     return jax.device_get(found), expected
-
-
-def assert_found(found: SearchResult, problem: int, expected: Found) -> None:
-    tree = found.tree
-    used = {node.number for node in expected.nodes}
-    for number in set(range(tree.parent.shape[1])) - used:
-        assert tree.parent[problem, number] == NO_NODE
-        assert np.isneginf(tree.value[problem, number])
-        assert np.all(tree.tokens[problem, number] == NO_TOKEN)
-    for node in expected.nodes:
-        place = (problem, node.number)
-        tokens = pad(node.tokens, NO_TOKEN, tree.tokens.shape[2])
-        assert tree.tokens[place].tolist() == tokens.tolist()
-        assert tree.parent[place] == node.parent
-        assert tree.depth[place] == node.depth
-        assert tree.value[place] == node.verdict.value
-        assert tree.raw_logprob[place] == pytest.approx(node.raw_logprob, abs=TOLERANCE)
-        assert tree.logprob[place] == pytest.approx(node.logprob, abs=TOLERANCE)
-    count = found.answers.shape[1]
-    answers = [answer.number for answer in expected.answers]
-    assert found.answers[problem].tolist() == pad(answers, NO_NODE, count).tolist()
-    values = [answer.verdict.value for answer in expected.answers]
-    assert found.values[problem].tolist() == values + [-np.inf] * (count - len(values))
-    for rank, answer in enumerate(answers):
-        path = [token for thought in path_tokens(tree, problem, answer) for token in thought]
-        assert found.length[problem, rank] == len(path)
-        assert (
-            found.tokens[problem, rank].tolist()
-            == pad(path, NO_TOKEN, found.tokens.shape[2]).tolist()
-        )
-        assert tree.terminal[problem, answer]
-    assert not found.at_capacity[problem]
 
 
 @pytest.mark.parametrize("variant", [PLAIN_SEARCH, OTHER_SEARCH])

@@ -1,0 +1,118 @@
+"""The branches that a search holds, with what a scorer keeps beside them.
+
+A search forks, extends and frees branches by these functions, so that a scorer with a cache of its
+own (a reward model) can follow. Nothing else of a search depends on whether its scorer has one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from dendrite_jax import engine
+from dendrite_jax.cache import Ledger
+from dendrite_jax.engine import Model, State
+from dendrite_jax.search.expand import Thoughts
+from dendrite_jax.search.scoring import Scored, Scorer
+
+
+@runtime_checkable
+class StatefulScorer(Protocol):
+    """A scorer that follows the search's branches with a pytree of its own, its `mirror`.
+
+    The mirror has a branch for each of the search's; branch ids here are the search's. A lane with
+    a negative id is idle.
+    """
+
+    def open(self, state: State, roots: Array) -> Any:
+        """The mirror of the roots i32[problems]."""
+        ...
+
+    def fork(self, mirror: Any, parents: Array, children: Array) -> Any:
+        """The search made children i32[n] of parents i32[n]; negative where it did not."""
+        ...
+
+    def append(self, mirror: Any, branches: Array, tokens: Array, count: Array) -> Any:
+        """The search appended tokens i32[n, length], count i32[n] of them, without a score."""
+        ...
+
+    def score(
+        self, mirror: Any, model: Model, state: State, thoughts: Thoughts
+    ) -> tuple[Any, Scored]:
+        """Judges thoughts that the search just appended; the mirror has not seen their tokens."""
+        ...
+
+    def free(self, mirror: Any, branches: Array) -> Any:
+        """The search freed branches i32[n]."""
+        ...
+
+    def ledger(self, mirror: Any) -> Ledger:
+        """What the mirror has cost since it was opened."""
+        ...
+
+
+AnyScorer = Scorer | StatefulScorer
+
+
+class Branches(struct.PyTreeNode):
+    """The engine's state, and the scorer's mirror of it (None for a scorer without one)."""
+
+    state: State
+    mirror: Any = None
+
+
+def open_branches(scorer: AnyScorer, state: State, roots: Array) -> Branches:
+    """Starts from roots i32[problems] that hold their prompts."""
+    mirror = scorer.open(state, roots) if isinstance(scorer, StatefulScorer) else None
+    return Branches(state, mirror)
+
+
+def fork(scorer: AnyScorer, held: Branches, parents: Array) -> tuple[Branches, Array]:
+    """`engine.fork`, in the mirror too."""
+    state, children = engine.fork(held.state, parents)
+    mirror = held.mirror
+    if isinstance(scorer, StatefulScorer):
+        mirror = scorer.fork(mirror, parents, children)
+    return Branches(state, mirror), children
+
+
+def append(
+    scorer: AnyScorer, model: Model, held: Branches, branches: Array, tokens: Array
+) -> Branches:
+    """Appends the same tokens i32[length] to each branch i32[n]."""
+    rows = jnp.broadcast_to(tokens, (branches.shape[0], tokens.shape[0]))
+    count = jnp.full(branches.shape, tokens.shape[0])
+    state, _ = engine.prefill(model, held.state, branches, rows, count)
+    mirror = held.mirror
+    if isinstance(scorer, StatefulScorer):
+        mirror = scorer.append(mirror, branches, rows, count)
+    return Branches(state, mirror)
+
+
+def score(
+    scorer: AnyScorer, model: Model, held: Branches, thoughts: Thoughts
+) -> tuple[Branches, Scored]:
+    """Judges thoughts that were just appended, each once."""
+    if isinstance(scorer, StatefulScorer):
+        mirror, scored = scorer.score(held.mirror, model, held.state, thoughts)
+        return held.replace(mirror=mirror), scored
+    return held, scorer(model, held.state, thoughts)
+
+
+def free(scorer: AnyScorer, held: Branches, branches: Array) -> Branches:
+    """`engine.free`, in the mirror too."""
+    mirror = held.mirror
+    if isinstance(scorer, StatefulScorer):
+        mirror = scorer.free(mirror, branches)
+    return Branches(engine.free(held.state, branches), mirror)
+
+
+def spent(scorer: AnyScorer, held: Branches, before: Ledger) -> Ledger:
+    """What a search cost: the state's ledger since `before`, and the tokens its scorer scored."""
+    ledger = held.state.cache.ledger.since(before)
+    if isinstance(scorer, StatefulScorer):
+        ledger = ledger.replace(scored=scorer.ledger(held.mirror).scored)
+    return ledger
