@@ -3,11 +3,15 @@
 from dendrite_jax.search.beam_search import BeamSearchConfig, BeamSearchResult, beam_search
 from dendrite_jax.search.best_of_n import BestOfNConfig, best_of_n
 from dendrite_jax.search.branches import AnyScorer, StatefulScorer
+from dendrite_jax.search.depth_first import DepthFirstConfig, depth_first
+from dendrite_jax.search.dvts import DVTSConfig, dvts
 from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
+from dendrite_jax.search.rebase import RebaseConfig, rebase
 from dendrite_jax.search.report import path_tokens
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.sample import SampleConfig, greedy, sample
 from dendrite_jax.search.scoring import (
+    AnswerTokens,
     RandomValues,
     Scored,
     Scorer,
@@ -18,6 +22,7 @@ from dendrite_jax.search.scoring import (
     usable_value,
 )
 from dendrite_jax.search.select import Select, best_first
+from dendrite_jax.search.step_beam import StepBeamConfig, step_beam
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
 from dendrite_jax.search.tree_of_thoughts import TreeOfThoughtsConfig, tree_of_thoughts
 from dendrite_jax.search.vote import Vote, vote
@@ -25,12 +30,16 @@ from dendrite_jax.search.vote import Vote, vote
 __all__ = [
     "NO_NODE",
     "ROOT",
+    "AnswerTokens",
     "AnyScorer",
     "BeamSearchConfig",
     "BeamSearchResult",
     "BestOfNConfig",
+    "DVTSConfig",
+    "DepthFirstConfig",
     "Expand",
     "RandomValues",
+    "RebaseConfig",
     "SampleConfig",
     "SampleThoughts",
     "Scored",
@@ -39,6 +48,7 @@ __all__ = [
     "SearchTree",
     "Select",
     "StatefulScorer",
+    "StepBeamConfig",
     "Thoughts",
     "TreeOfThoughtsConfig",
     "ValueTokens",
@@ -46,11 +56,15 @@ __all__ = [
     "beam_search",
     "best_first",
     "best_of_n",
+    "depth_first",
+    "dvts",
     "greedy",
     "mean_loglikelihood",
     "path_key",
     "path_tokens",
+    "rebase",
     "sample",
+    "step_beam",
     "thought_key",
     "tree_of_thoughts",
     "usable_value",

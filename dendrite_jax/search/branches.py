@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -64,10 +65,25 @@ class Branches(struct.PyTreeNode):
     mirror: Any = None
 
 
-def open_branches(scorer: AnyScorer, state: State, roots: Array) -> Branches:
-    """Starts from roots i32[problems] that hold their prompts."""
+def start(
+    scorer: AnyScorer, state: State, roots: Array, key: Array
+) -> tuple[Branches, Array, Array]:
+    """A search's first branches.
+
+    Args:
+      scorer: of the search.
+      state: the engine state.
+      roots: i32[problems], that hold their prompts; they get new random keys.
+      key: a random key, or one a problem.
+
+    Returns:
+      The branches; the problems' key words u32[problems, 2]; a child of each root i32[problems].
+    """
+    keys = key if key.ndim else jax.random.split(key, roots.shape[0])
+    state = engine.set_keys(state, roots, keys)
     mirror = scorer.open(state, roots) if isinstance(scorer, StatefulScorer) else None
-    return Branches(state, mirror)
+    held, first = fork(scorer, Branches(state, mirror), roots)
+    return held, jax.random.key_data(keys), first
 
 
 def fork(scorer: AnyScorer, held: Branches, parents: Array) -> tuple[Branches, Array]:
@@ -95,11 +111,14 @@ def append(
 def score(
     scorer: AnyScorer, model: Model, held: Branches, thoughts: Thoughts
 ) -> tuple[Branches, Scored]:
-    """Judges thoughts that were just appended, each once."""
+    """Judges thoughts that were just appended, each once; one that ends its grammar is an answer."""
     if isinstance(scorer, StatefulScorer):
         mirror, scored = scorer.score(held.mirror, model, held.state, thoughts)
-        return held.replace(mirror=mirror), scored
-    return held, scorer(model, held.state, thoughts)
+        held = held.replace(mirror=mirror)
+    else:
+        scored = scorer(model, held.state, thoughts)
+    ended = engine.has_ended(held.state, thoughts.branch)
+    return held, scored._replace(answer=scored.answer | ended)
 
 
 def free(scorer: AnyScorer, held: Branches, branches: Array) -> Branches:

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax import engine
 from dendrite_jax.cache import Ledger
-from dendrite_jax.engine import NO_TOKEN, Model, State
+from dendrite_jax.engine import Model, State
 from dendrite_jax.search import branches as held_branches
 from dendrite_jax.search.aggregate import Aggregate, aggregate
 from dendrite_jax.search.branches import AnyScorer, Branches
 from dendrite_jax.search.expand import Expand
 from dendrite_jax.search.look_ahead import look_ahead
+from dendrite_jax.search.record import record_thoughts
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.scoring import mean_loglikelihood, usable_value
 from dendrite_jax.search.select import best, drop_duplicates, is_chosen
@@ -71,7 +71,6 @@ class LevelSizes:
 class Level(NamedTuple):
     """What was grown at one level, as the rules see it."""
 
-    index: Array  # i32[], from 0
     nodes: Array  # i32[problems, proposals]
     value: Array  # f32[problems, proposals], of the whole path; −inf for no candidate
     ends: Array  # bool[problems, proposals], the thought ends its path
@@ -186,15 +185,12 @@ def start(
     """The search before its first level; arguments as in `search`."""
     problems = roots.shape[0]
     before = state.cache.ledger
-    keys = key if key.ndim else jax.random.split(key, problems)
-    state = engine.set_keys(state, roots, keys)
-    held = held_branches.open_branches(score, state, roots)
-    held, first = held_branches.fork(score, held, roots)
+    held, keys, first = held_branches.start(score, state, roots, key)
     none = jnp.full((problems, config.kept), NO_NODE, jnp.int32)
     return LevelsLoop(
         level=jnp.int32(0),
         held=held,
-        key=jax.random.key_data(keys),
+        key=keys,
         frontier=none.at[:, 0].set(first),
         nodes=none.at[:, 0].set(ROOT),
         path_value=jnp.zeros(none.shape, jnp.float32),
@@ -230,30 +226,23 @@ def grow(
     state, thoughts = expand(model, held.state, branches, parent_nodes.reshape(-1))
     held, scored = held_branches.score(score, model, held.replace(state=state), thoughts)
     value = usable_value(scored, thoughts)
-    is_last = loop.level + 1 == config.depth
-    ends = scored.answer | engine.has_ended(state, thoughts.branch)
-    ends = ends.reshape(shape) | is_last
-
-    first = 1 + loop.level * config.proposals
-    made = (branches >= 0).reshape(shape)
-    tree = loop.tree.write(
-        first,
-        parent=jnp.where(made, parent_nodes, NO_NODE),
-        depth=jnp.broadcast_to(loop.level + 1, shape),
-        tokens=_pad_to(thoughts.tokens, loop.tree.tokens.shape[2]).reshape(*shape, -1),
-        raw_logprob=thoughts.raw_logprob.reshape(shape),
-        logprob=thoughts.logprob.reshape(shape),
-        value=value.reshape(shape),
-        merge_key=jnp.where(made, scored.merge_key.reshape(shape), 0),
-        visits=made.astype(jnp.int32),
-        terminal=made & ends,
+    ends = scored.answer.reshape(shape) | (loop.level + 1 == config.depth)
+    tree, nodes = record_thoughts(
+        loop.tree,
+        1 + loop.level * config.proposals,
+        loop.level + 1,
+        thoughts,
+        scored,
+        value.reshape(shape),
+        ends,
     )
     before = jnp.take_along_axis(loop.path_value, place, axis=1).reshape(-1)
     path_value = aggregate(rules.aggregate, before, value, loop.level == 0)
     value = path_value
+    short = refused | thoughts.failed
     if rules.lookahead:
         goes_on = ~ends.reshape(-1) & ~jnp.isneginf(value)
-        held, value = look_ahead(
+        held, value, cut = look_ahead(
             model,
             held,
             thoughts._replace(branch=jnp.where(goes_on, branches, -1)),
@@ -263,12 +252,12 @@ def grow(
             expand=expand,
             score=score,
         )
+        short |= cut
     value = value.reshape(shape)
     if rules.merge:
         value = drop_duplicates(value, scored.merge_key.reshape(shape))
     level = Level(
-        index=loop.level,
-        nodes=first + jnp.broadcast_to(jnp.arange(config.proposals), shape),
+        nodes=nodes,
         value=value,
         ends=ends,
         keys=jax.vmap(jax.random.fold_in, (0, None))(
@@ -282,7 +271,6 @@ def grow(
     def of_kept(field: Array, fill: float) -> Array:
         return jnp.where(kept >= 0, jnp.take_along_axis(field, jnp.maximum(kept, 0), 1), fill)
 
-    short = (refused | thoughts.failed).reshape(shape)
     return loop._replace(
         level=loop.level + 1,
         held=held_branches.free(score, held, dropped.reshape(-1)),
@@ -291,7 +279,7 @@ def grow(
         path_value=of_kept(path_value.reshape(shape), 0.0),
         answers=answers,
         values=values,
-        at_capacity=loop.at_capacity | jnp.any(short, axis=1),
+        at_capacity=loop.at_capacity | jnp.any(short.reshape(shape), axis=1),
         tree=tree,
     )
 
@@ -323,9 +311,3 @@ def _fork_proposals(
     held, children = held_branches.fork(score, held, parents)
     held = held_branches.free(score, held, frontier.reshape(-1))
     return held, children, (parents >= 0) & (children < 0)
-
-
-def _pad_to(tokens: Array, width: int) -> Array:
-    """Token rows [n, length], filled up to `width` with NO_TOKEN."""
-    padding = ((0, 0), (0, width - tokens.shape[1]))
-    return jnp.pad(tokens, padding, constant_values=NO_TOKEN)

@@ -77,6 +77,19 @@ class ValueTokens(struct.PyTreeNode):
         return Scored(value, path_key(thoughts), no_answer)
 
 
+class AnswerTokens(struct.PyTreeNode):
+    """A scorer, to which a thought that ends with one of some tokens is an answer too."""
+
+    scorer: Scorer
+    tokens: Array  # i32[n], such as the ids that end a text; stop tokens of the thoughts as well
+
+    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
+        scored = self.scorer(model, state, thoughts)
+        place = jnp.maximum(thoughts.length - 1, 0)
+        last = jnp.take_along_axis(thoughts.tokens, place[:, None], axis=1)
+        return scored._replace(answer=scored.answer | jnp.any(last == self.tokens, axis=1))
+
+
 class RandomValues(struct.PyTreeNode):
     """The control of every value-guided search: a scorer's rules with random values."""
 

@@ -35,7 +35,7 @@ def softmax_balanced(width: int, temperature: float) -> Share:
 
     The width that answers have not taken goes to the kept thoughts, the best first: each takes its
     part, by exp(value / temperature), of what is left among those that are left, rounded up. Of
-    equals the earlier is first.
+    equals the one that stands first in the frontier is first.
     """
 
     def share(loop: LevelsLoop) -> Array:

@@ -32,6 +32,10 @@ class Node:
     children: int = 0  # that its branch has had
 
 
+class Unclear(Exception):
+    """float32 could decide otherwise."""
+
+
 Frontier = list[Node | None]
 
 
@@ -97,6 +101,8 @@ class Plan:
     """The answers after a level; rank them by `rank` at the end."""
     combine: Callable[[float, float], float] = lambda path, step: step
     lookahead: int = 0
+    last: Sampler | None = None
+    """Of the last level, if it is another."""
 
 
 def search(prompt: Sequence[int], key: np.ndarray, sampler: Sampler, plan: Plan) -> Found | None:
@@ -104,9 +110,14 @@ def search(prompt: Sequence[int], key: np.ndarray, sampler: Sampler, plan: Plan)
     found = Found()
     frontier: Frontier = [root(prompt, key)]
     for level in range(sampler.depth):
+        if plan.last and level + 1 == sampler.depth:
+            sampler = plan.last
         commit = list(sampler.commit) if level else []
         frontier = [node and replace(node, path=node.path + commit) for node in frontier]
-        parents = plan.share(frontier, found)
+        try:
+            parents = plan.share(frontier, found)
+        except Unclear:
+            return None
         children = {id(node): node.children for node in frontier if node}
         row: list[Node | None] = []
         for lane, parent in enumerate(parents):
@@ -170,6 +181,26 @@ def by_subtree(subtrees: int, width: int) -> Callable[[Frontier, Found], Frontie
     def share(frontier: Frontier, found: Found) -> Frontier:
         trees = frontier if found.nodes else frontier * subtrees
         return [node for node in trees for _ in range(width)]
+
+    return share
+
+
+def softmax_balanced(width: int, temperature: float) -> Callable[[Frontier, Found], Frontier]:
+    """To each, the best step first, its part of what is left, rounded up."""
+
+    def share(frontier: Frontier, found: Found) -> Frontier:
+        nodes = sorted([node for node in frontier if node], key=lambda node: -node.verdict.value)
+        weights = [math.exp(node.verdict.value / temperature) for node in nodes]
+        left, counts = width - len(found.answers), {}
+        for rank_, node in enumerate(nodes):
+            part = left * weights[rank_] / sum(weights[rank_:])
+            alike = len(set(weights[rank_:])) == 1
+            if not alike and round(part) >= 1 and abs(part - round(part)) < 1e-4:
+                raise Unclear
+            counts[node.number] = math.ceil(round(part, 6) if alike else part)
+            left -= counts[node.number]
+        parents = [node for node in frontier if node for _ in range(counts[node.number])]
+        return [*parents, *[None] * (width - len(parents))]
 
     return share
 

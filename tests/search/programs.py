@@ -15,6 +15,10 @@ from engine.programs import LANES, fork, free, pad, run_prefill, start
 
 CACHE = CacheConfig(num_blocks=160, num_slots=120, max_context=24, block_size=4, debug=True)
 
+depth_first = jax.jit(search.depth_first, static_argnames="config", donate_argnums=1)
+step_beam = jax.jit(search.step_beam, static_argnames="config", donate_argnums=1)
+dvts = jax.jit(search.dvts, static_argnames="config", donate_argnums=1)
+rebase = jax.jit(search.rebase, static_argnames="config", donate_argnums=1)
 best_of_n = jax.jit(search.best_of_n, static_argnames="config", donate_argnums=1)
 sample = jax.jit(search.sample, static_argnames="config", donate_argnums=1)
 beam_search = jax.jit(search.beam_search, static_argnames="config", donate_argnums=1)
