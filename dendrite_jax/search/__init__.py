@@ -6,6 +6,7 @@ from dendrite_jax.search.branches import AnyScorer, StatefulScorer
 from dendrite_jax.search.depth_first import DepthFirstConfig, depth_first
 from dendrite_jax.search.dvts import DVTSConfig, dvts
 from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
+from dendrite_jax.search.mcts import Gumbel, MctsConfig, Puct, Uct, mcts
 from dendrite_jax.search.rebase import RebaseConfig, rebase
 from dendrite_jax.search.report import path_tokens
 from dendrite_jax.search.result import SearchResult
@@ -38,6 +39,9 @@ __all__ = [
     "DVTSConfig",
     "DepthFirstConfig",
     "Expand",
+    "Gumbel",
+    "MctsConfig",
+    "Puct",
     "RandomValues",
     "RebaseConfig",
     "SampleConfig",
@@ -51,6 +55,7 @@ __all__ = [
     "StepBeamConfig",
     "Thoughts",
     "TreeOfThoughtsConfig",
+    "Uct",
     "ValueTokens",
     "Vote",
     "beam_search",
@@ -59,6 +64,7 @@ __all__ = [
     "depth_first",
     "dvts",
     "greedy",
+    "mcts",
     "mean_loglikelihood",
     "path_key",
     "path_tokens",

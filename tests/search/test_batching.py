@@ -16,6 +16,8 @@ from dendrite_jax import search
 from dendrite_jax.engine import NO_TOKEN, Model, State, StopRules
 from dendrite_jax.search import (
     BeamSearchConfig,
+    MctsConfig,
+    Puct,
     SampleThoughts,
     SearchResult,
     TreeOfThoughtsConfig,
@@ -31,6 +33,14 @@ PROMPTS = [[1], [2, 3, 4], [5, 6], [7, 8, 9, 10, 1]]
 STOPS = [0, 8]
 BEAMS = BeamSearchConfig(width=3, max_new_tokens=5)
 THOUGHTS = TreeOfThoughtsConfig(breadth=2, proposals=5, depth=3)
+WALKS = MctsConfig(
+    num_simulations=12,
+    num_children=4,
+    num_expansions=6,
+    batch=2,
+    max_depth=3,
+    rule=Puct(dirichlet_fraction=0.3),
+)
 POSITIONAL = PositionalModel(jnp.asarray(random_table(3, VOCAB)))
 
 
@@ -46,8 +56,13 @@ def thoughts(state: State, roots: jax.Array, keys: jax.Array) -> tuple[State, An
     )
 
 
-MODELS: dict[Search, Model] = {beams: POSITIONAL, thoughts: bigram()}
-SEARCHES = pytest.mark.parametrize("run", [beams, thoughts])
+def walks(state: State, roots: jax.Array, keys: jax.Array) -> tuple[State, Any]:
+    expand = SampleThoughts(4, StopRules.of(STOPS))
+    return search.mcts(bigram(), state, roots, keys, WALKS, expand=expand)
+
+
+MODELS: dict[Search, Model] = {beams: POSITIONAL, thoughts: bigram(), walks: bigram()}
+SEARCHES = pytest.mark.parametrize("run", [beams, thoughts, walks])
 
 
 def problem_keys(seed: int = 0) -> jax.Array:

@@ -11,7 +11,7 @@ import pytest
 from dendrite_jax import engine, search
 from dendrite_jax.cache import CacheConfig, block_bytes
 from dendrite_jax.engine import State, StopRules
-from dendrite_jax.search import BeamSearchConfig, SampleThoughts, TreeOfThoughtsConfig
+from dendrite_jax.search import BeamSearchConfig, MctsConfig, SampleThoughts, TreeOfThoughtsConfig
 from dendrite_jax.testing import BigramModel
 from engine.programs import LANES, bigram
 
@@ -44,7 +44,14 @@ def thoughts(state: State, roots: jax.Array) -> tuple[State, Any]:
     return search.tree_of_thoughts(MODEL, state, roots, key, config, expand=expand, commit=commit)
 
 
-@pytest.mark.parametrize("run", [beams, thoughts])
+def walks(state: State, roots: jax.Array) -> tuple[State, Any]:
+    config = MctsConfig(num_simulations=12, num_children=4, num_expansions=6, batch=2)
+    expand = SampleThoughts(4, StopRules.of([1]))
+    key, commit = jax.random.key(0), jnp.array([1, 2])
+    return search.mcts(MODEL, state, roots, key, config, expand=expand, commit=commit)
+
+
+@pytest.mark.parametrize("run", [beams, thoughts, walks])
 def test_a_search_holds_one_pool(run: Any) -> None:
     state = jax.eval_shape(lambda: engine.init(MODEL, LARGE))
     roots = jax.ShapeDtypeStruct((LANES,), jnp.int32)

@@ -1,0 +1,58 @@
+"""The static shape of a Monte Carlo tree search."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from dendrite_jax.search.mcts.rules import Puct, Rule
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """Static shape of the simulations.
+
+    Attributes:
+      num_simulations: walks from the root, most of one search.
+      num_children: children that an expansion makes.
+      num_expansions: expanded nodes, most of one search; as many as simulations when None.
+      tree_expansions: expanded nodes that the tree has room for; as many as one search makes when
+        None, a tree that is kept for the next search needs more.
+      batch: nodes of one problem that are expanded together.
+      virtual_loss: until a node of a batch is expanded, it counts as a visit worth −virtual_loss.
+      dead_value: what a node is worth once all its children were rejected.
+      rule: chooses children.
+    """
+
+    num_simulations: int = 64
+    num_children: int = 8
+    num_expansions: int | None = None
+    tree_expansions: int | None = None
+    batch: int = 1
+    virtual_loss: float = 1.0
+    dead_value: float = 0.0
+    rule: Rule = field(default_factory=Puct)
+
+    def __post_init__(self) -> None:
+        counts = ("num_simulations", "num_children", "num_expansions", "tree_expansions", "batch")
+        for name in counts:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if not 0 <= self.virtual_loss < math.inf:
+            raise ValueError(
+                f"virtual_loss is {self.virtual_loss}; it must be at least 0 and finite"
+            )
+        if not math.isfinite(self.dead_value):
+            raise ValueError(f"dead_value is {self.dead_value}; it must be finite")
+
+    @property
+    def max_expansions(self) -> int:
+        """Expansions of one search, at most; the root is expanded without a simulation."""
+        return self.num_simulations if self.num_expansions is None else self.num_expansions
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes that the tree has room for, the root included."""
+        expansions = self.tree_expansions
+        return 1 + (expansions or self.max_expansions) * self.num_children
