@@ -31,11 +31,14 @@ seed_option = click.option(
     help="Seed of all sampling.",
 )
 
-METHODS = ("tot-bfs",)
+METHODS = ("greedy", "sample", "best-of-n", "beam", "tot-bfs", "tot-dfs", "mcts")
 """Names of `search.METHODS`, here too so that `--help` need not import jax."""
 SIZES = {
-    "breadth": "Thoughts kept at each level.",
-    "proposals": "Thoughts sampled at each level.",
+    "breadth": "Thoughts kept at each level: beam, tot-bfs.",
+    "proposals": "Thoughts sampled at each level (paths: best-of-n), or for each thought that is "
+    "expanded: tot-dfs, mcts.",
+    "expansions": "Thoughts expanded, at most: tot-dfs, mcts.",
+    "simulations": "Walks from the root, at most: mcts.",
 }
 """The sizes that a method may have, and what they are."""
 

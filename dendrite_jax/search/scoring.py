@@ -102,15 +102,12 @@ class RandomValues(struct.PyTreeNode):
         return scored._replace(value=jnp.where(jnp.isneginf(scored.value), -jnp.inf, value))
 
 
-class EndedPaths(struct.PyTreeNode):
-    """A scorer that also ends the path of a thought whose last token is an end of text."""
+class SumLoglikelihood(struct.PyTreeNode):
+    """A scorer's rules, with the log-probability of a thought's tokens as its value."""
 
     scorer: Scorer
-    end_tokens: Array  # i32[n], may be empty
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
         scored = self.scorer(model, state, thoughts)
-        last = jnp.maximum(thoughts.length - 1, 0)[:, None]
-        token = jnp.take_along_axis(thoughts.tokens, last, axis=1)
-        ended = (thoughts.length > 0) & jnp.any(token == self.end_tokens, axis=1)
-        return scored._replace(answer=scored.answer | ended)
+        rejected = jnp.isneginf(scored.value)
+        return scored._replace(value=jnp.where(rejected, -jnp.inf, thoughts.raw_logprob))

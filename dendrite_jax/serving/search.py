@@ -12,9 +12,8 @@ import numpy as np
 from dendrite_jax import cache as kv
 from dendrite_jax.engine import PLAIN, Sampling, StopRules
 from dendrite_jax.engine import free as free_branches
-from dendrite_jax.search import SampleThoughts, Scorer, mean_loglikelihood
+from dendrite_jax.search import AnswerTokens, SampleThoughts, Scorer, mean_loglikelihood
 from dendrite_jax.search.methods import Method, Pieces, View, build
-from dendrite_jax.search.scoring import EndedPaths
 from dendrite_jax.serving.compilation import loop_options
 from dendrite_jax.serving.engine import Engine
 from dendrite_jax.serving.validation import check_sampling, check_seed
@@ -57,7 +56,7 @@ def text_method(
     if thoughts.depth < 1:
         raise ValueError(f"depth is {thoughts.depth}; it must be at least 1")
     expand = SampleThoughts(thoughts.max_tokens, stop, sampling, any_end=True)
-    ended = EndedPaths(score, jnp.array(end_tokens, jnp.int32))
+    ended = AnswerTokens(score, jnp.array(end_tokens, jnp.int32))
     return build(name, Pieces(expand, ended, thoughts.depth), sizes)
 
 
