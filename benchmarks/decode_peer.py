@@ -27,7 +27,7 @@ def _run(
     import transformers
 
     on_gpu = torch.cuda.is_available()
-    model = _random_model(shape or ("llama-3-8b" if on_gpu else "small"), on_gpu)
+    model = random_peer(shape or ("llama-3-8b" if on_gpu else "small"), on_gpu)
     rows: dict[int, Any] = {}
     for batch in batch_sizes:
         try:
@@ -40,7 +40,8 @@ def _run(
     }
 
 
-def _random_model(shape: str, on_gpu: bool) -> Any:
+def random_peer(shape: str, on_gpu: bool) -> Any:
+    """A transformers model of a named shape with random weights; bfloat16 on a GPU."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

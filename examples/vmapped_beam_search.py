@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
-from dendrite_jax.search import BeamSearchConfig, BeamSearchResult, beam_search
+from dendrite_jax.search import BeamSearchConfig, SearchResult, beam_search
 from dendrite_jax.tasks.game24.solve import load_solver
 
 PUZZLES = ("4 5 6 10", "1 2 4 7", "2 5 8 11")
@@ -28,7 +28,7 @@ def main() -> list[str]:
     prompts = jnp.array([ids + [0] * (longest - len(ids)) for ids in encoded])
     lengths = jnp.array([len(ids) for ids in encoded])
 
-    def search(prompt: jax.Array, length: jax.Array) -> BeamSearchResult:
+    def search(prompt: jax.Array, length: jax.Array) -> SearchResult:
         """One prompt, from an empty state of its own to its beams; pure, so vmap takes it."""
         state = engine.init(model, cache)
         state, root = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
@@ -39,7 +39,7 @@ def main() -> list[str]:
     beams = jax.jit(jax.vmap(search))(prompts, lengths)
     steps = []
     for puzzle, tokens, length, score in zip(
-        PUZZLES, beams.tokens[:, 0, 0], beams.length[:, 0, 0], beams.score[:, 0, 0], strict=True
+        PUZZLES, beams.tokens[:, 0, 0], beams.length[:, 0, 0], beams.values[:, 0, 0], strict=True
     ):
         steps.append(tokenizer.decode(tokens[:length].tolist()))
         print(f"{puzzle}:{steps[-1].rstrip()}  (score {score:.3f})")

@@ -24,6 +24,7 @@ def bench() -> None:
     Examples:
       dendrite bench fork
       dendrite bench decode --json
+      dendrite bench tree --out result.json
       dendrite bench solve --out result.json
     """
 
@@ -53,6 +54,15 @@ def decode(as_json: bool, out: Path | None) -> None:
 def solve(as_json: bool, out: Path | None) -> None:
     """Puzzles a minute, against the same search written with transformers."""
     _run("solve", as_json, out)
+
+
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
+def tree(as_json: bool, out: Path | None) -> None:
+    """Search trees, against a prefill of every branch and against transformers."""
+    _run("tree", as_json, out)
 
 
 def _run(name: str, as_json: bool, out: Path | None) -> None:

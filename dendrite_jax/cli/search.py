@@ -132,8 +132,6 @@ def search(
 
 def _scorer(tokenizer: Tokenizer, verdict: tuple[str, str] | None) -> Scorer:
     """Mean log-likelihood, or the model's own verdict."""
-    import jax.numpy as jnp
-
     from dendrite_jax.search import ValueTokens, mean_loglikelihood
 
     if verdict is None:
@@ -147,7 +145,7 @@ def _scorer(tokenizer: Tokenizer, verdict: tuple[str, str] | None) -> Scorer:
     good, bad = first_tokens
     if good == bad:
         raise ValueError(f"--verdict: {verdict[0]!r} and {verdict[1]!r} begin with the same token")
-    return ValueTokens(good=jnp.int32(good), bad=jnp.int32(bad))
+    return ValueTokens.of((good, bad), (1.0, 0.0))
 
 
 def _run(

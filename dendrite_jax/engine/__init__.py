@@ -29,7 +29,7 @@ from dendrite_jax.engine.step import (
     score_tokens,
     step,
 )
-from dendrite_jax.engine.stop_strings import compile_stop_strings
+from dendrite_jax.engine.stop_strings import can_match, compile_stop_strings
 from dendrite_jax.engine.stopping import FINISH_NAMES, StopRules, StopStrings
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "StopStrings",
     "advance",
     "branch_tokens",
+    "can_match",
     "compile_stop_strings",
     "constrain",
     "ends_text",

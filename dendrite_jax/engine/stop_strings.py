@@ -43,6 +43,16 @@ def compile_stop_strings(
     return StopStrings(jnp.asarray(next_state))
 
 
+def can_match(stops: StopStrings) -> bool:
+    """Whether any run of tokens spells one of the stop strings; reads the device."""
+    next_state = np.asarray(stops.next_state)
+    reached, new = {0}, {0}
+    while new and stops.matched not in reached:
+        new = set(np.unique(next_state[sorted(new)]).tolist()) - reached
+        reached |= new
+    return stops.matched in reached
+
+
 def _aho_corasick(patterns: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Transitions i64[states, 256] and, for each state, whether a pattern ends there."""
     children: list[dict[int, int]] = [{}]

@@ -1,24 +1,32 @@
 """Searches: pure functions over the engine, batched over problems."""
 
-from dendrite_jax.search.beam_search import BeamSearchConfig, BeamSearchResult, beam_search
+from dendrite_jax.search.beam_search import BeamSearchConfig, beam_search
 from dendrite_jax.search.best_of_n import BestOfNConfig, best_of_n
 from dendrite_jax.search.branches import AnyScorer, StatefulScorer
 from dendrite_jax.search.depth_first import DepthFirstConfig, depth_first
 from dendrite_jax.search.dvts import DVTSConfig, dvts
 from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
 from dendrite_jax.search.mcts import Gumbel, MctsConfig, Puct, Uct, mcts
+from dendrite_jax.search.readout import (
+    SURE_LIKELY_IMPOSSIBLE,
+    Readout,
+    ValueHead,
+    ValueTokens,
+)
 from dendrite_jax.search.rebase import RebaseConfig, rebase
 from dendrite_jax.search.report import path_tokens
 from dendrite_jax.search.result import SearchResult
+from dendrite_jax.search.reward_model import RewardModel
 from dendrite_jax.search.sample import SampleConfig, greedy, sample
 from dendrite_jax.search.scoring import (
     AnswerTokens,
     RandomValues,
     Scored,
     Scorer,
-    ValueTokens,
     mean_loglikelihood,
     path_key,
+    revalue,
+    sum_loglikelihood,
     thought_key,
     usable_value,
 )
@@ -31,10 +39,10 @@ from dendrite_jax.search.vote import Vote, vote
 __all__ = [
     "NO_NODE",
     "ROOT",
+    "SURE_LIKELY_IMPOSSIBLE",
     "AnswerTokens",
     "AnyScorer",
     "BeamSearchConfig",
-    "BeamSearchResult",
     "BestOfNConfig",
     "DVTSConfig",
     "DepthFirstConfig",
@@ -43,7 +51,9 @@ __all__ = [
     "MctsConfig",
     "Puct",
     "RandomValues",
+    "Readout",
     "RebaseConfig",
+    "RewardModel",
     "SampleConfig",
     "SampleThoughts",
     "Scored",
@@ -56,6 +66,7 @@ __all__ = [
     "Thoughts",
     "TreeOfThoughtsConfig",
     "Uct",
+    "ValueHead",
     "ValueTokens",
     "Vote",
     "beam_search",
@@ -69,8 +80,10 @@ __all__ = [
     "path_key",
     "path_tokens",
     "rebase",
+    "revalue",
     "sample",
     "step_beam",
+    "sum_loglikelihood",
     "thought_key",
     "tree_of_thoughts",
     "usable_value",

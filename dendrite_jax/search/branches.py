@@ -111,7 +111,7 @@ def append(
 def score(
     scorer: AnyScorer, model: Model, held: Branches, thoughts: Thoughts
 ) -> tuple[Branches, Scored]:
-    """Judges thoughts that were just appended, each once; one that ends its grammar is an answer."""
+    """Judges thoughts just appended, each once; one that ends its grammar is an answer too."""
     if isinstance(scorer, StatefulScorer):
         mirror, scored = scorer.score(held.mirror, model, held.state, thoughts)
         held = held.replace(mirror=mirror)

@@ -29,7 +29,8 @@ class Thoughts(NamedTuple):
 class Expand(Protocol):
     """A pure function that grows each branch by a thought of at most `max_tokens` tokens."""
 
-    max_tokens: int
+    @property
+    def max_tokens(self) -> int: ...
 
     def __call__(
         self, model: Model, state: State, branches: Array, parents: Array

@@ -151,7 +151,7 @@ def tot_dfs(pieces: Pieces, *, proposals: int = 8, expansions: int = 15) -> Meth
 
 
 def monte_carlo(
-    pieces: Pieces, *, proposals: int = 8, expansions: int = 15, simulations: int = 60
+    pieces: Pieces, *, proposals: int = 8, expansions: int = 15, simulations: int = 200
 ) -> Method:
     """Monte Carlo tree search; a thought's children are sampled when it is expanded."""
     config = MctsConfig(

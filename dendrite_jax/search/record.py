@@ -41,7 +41,7 @@ def record_thoughts(
     tree = tree.write(
         first,
         parent=jnp.where(made, thoughts.parent.reshape(shape), NO_NODE),
-        depth=jnp.broadcast_to(depth, shape),
+        depth=jnp.where(made, depth, 0),
         tokens=tokens.reshape(*shape, -1),
         raw_logprob=thoughts.raw_logprob.reshape(shape),
         logprob=thoughts.logprob.reshape(shape),

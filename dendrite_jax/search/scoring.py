@@ -10,7 +10,6 @@ from flax import struct
 from jax import Array
 
 from dendrite_jax.engine import Model, State
-from dendrite_jax.engine.sampling import token_logprob
 from dendrite_jax.search.expand import Thoughts
 
 
@@ -55,36 +54,36 @@ def path_key(thoughts: Thoughts) -> Array:
 
 def mean_loglikelihood(model: Model, state: State, thoughts: Thoughts) -> Scored:
     """Scores a thought by the mean raw log-probability of its tokens."""
-    value = thoughts.raw_logprob / jnp.maximum(thoughts.length, 1)
-    no_answer = jnp.zeros_like(thoughts.complete)
-    return Scored(value, path_key(thoughts), no_answer)
+    return _without_answers(thoughts.raw_logprob / jnp.maximum(thoughts.length, 1), thoughts)
 
 
-class ValueTokens(struct.PyTreeNode):
-    """Self-evaluation: how much the model prefers a good verdict after the thought (Yao 2023).
+def sum_loglikelihood(model: Model, state: State, thoughts: Thoughts) -> Scored:
+    """Scores a thought by its raw log-probability; their "sum" along a path is the path's."""
+    return _without_answers(thoughts.raw_logprob, thoughts)
 
-    The value is log P(good) − log P(good or bad) of the next token, so no token is generated.
+
+def revalue(
+    rules: Scorer | None, value: Array, model: Model, state: State, thoughts: Thoughts
+) -> Scored:
+    """Values f32[lanes] under a scorer's rules: its merge keys, answers and rejections.
+
+    With None nothing is an answer or rejected, and only equal paths are merged.
     """
-
-    good: Array  # i32[], such as the id of " sure"
-    bad: Array  # i32[], such as the id of " impossible"
-
-    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
-        logits = model.unembed(state.hidden[jnp.maximum(thoughts.branch, 0)])
-        verdicts = logits[:, jnp.stack([self.good, self.bad])]
-        value = token_logprob(verdicts, jnp.zeros(verdicts.shape[0], jnp.int32))
-        no_answer = jnp.zeros_like(thoughts.complete)
-        return Scored(value, path_key(thoughts), no_answer)
+    if rules is None:
+        return _without_answers(value, thoughts)
+    scored = rules(model, state, thoughts)
+    return scored._replace(value=jnp.where(scored.value > -jnp.inf, value, -jnp.inf))
 
 
 class AnswerTokens(struct.PyTreeNode):
     """A scorer, to which a thought that ends with one of some tokens is an answer too."""
 
-    scorer: Scorer
     tokens: Array  # i32[n], such as the ids that end a text; stop tokens of the thoughts as well
+    scorer: Scorer | None = None  # `mean_loglikelihood` when None
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
-        scored = self.scorer(model, state, thoughts)
+        scorer = mean_loglikelihood if self.scorer is None else self.scorer
+        scored = scorer(model, state, thoughts)
         place = jnp.maximum(thoughts.length - 1, 0)
         last = jnp.take_along_axis(thoughts.tokens, place[:, None], axis=1)
         return scored._replace(answer=scored.answer | jnp.any(last == self.tokens, axis=1))
@@ -96,10 +95,9 @@ class RandomValues(struct.PyTreeNode):
     scorer: Scorer
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
-        scored = self.scorer(model, state, thoughts)
         keys = jax.random.wrap_key_data(state.key[jnp.maximum(thoughts.branch, 0)])
         value = jax.vmap(lambda key: jax.random.uniform(key))(keys)
-        return scored._replace(value=jnp.where(jnp.isneginf(scored.value), -jnp.inf, value))
+        return revalue(self.scorer, value, model, state, thoughts)
 
 
 class SumLoglikelihood(struct.PyTreeNode):
@@ -108,6 +106,9 @@ class SumLoglikelihood(struct.PyTreeNode):
     scorer: Scorer
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
-        scored = self.scorer(model, state, thoughts)
-        rejected = jnp.isneginf(scored.value)
-        return scored._replace(value=jnp.where(rejected, -jnp.inf, thoughts.raw_logprob))
+        return revalue(self.scorer, thoughts.raw_logprob, model, state, thoughts)
+
+
+def _without_answers(value: Array, thoughts: Thoughts) -> Scored:
+    """Values f32[lanes] of thoughts of which none is an answer and none equals another path's."""
+    return Scored(value, path_key(thoughts), jnp.zeros_like(thoughts.complete))

@@ -17,7 +17,13 @@ from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import FINISH_NAMES, PLAIN, GenerateConfig, Sampling, StopRules
 from dendrite_jax.models import Decoder, TextStream, Tokenizer, load
 from dendrite_jax.serving.compilation import loop_options
-from dendrite_jax.serving.validation import check_prompt, check_sampling, check_seed, check_text
+from dendrite_jax.serving.validation import (
+    check_prompt,
+    check_sampling,
+    check_seed,
+    check_stop_strings,
+    check_text,
+)
 
 STREAM_CHUNK = 8
 """Tokens that `Engine.stream` generates between two visits to the host."""
@@ -267,7 +273,9 @@ class Engine:
         if not stop_strings:
             return StopRules.of(tokens)
         padding = [None] * (self.model.vocab_size - self.tokenizer.vocab_size)
-        table = engine.compile_stop_strings(stop_strings, [*self.tokenizer.token_bytes, *padding])
+        token_bytes = [*self.tokenizer.token_bytes, *padding]
+        table = engine.compile_stop_strings(stop_strings, token_bytes)
+        check_stop_strings(stop_strings, token_bytes)
         return StopRules.of(tokens, table)
 
     def _check_held(self, branches: Sequence[int]) -> None:

@@ -56,7 +56,7 @@ def text_method(
     if thoughts.depth < 1:
         raise ValueError(f"depth is {thoughts.depth}; it must be at least 1")
     expand = SampleThoughts(thoughts.max_tokens, stop, sampling, any_end=True)
-    ended = AnswerTokens(score, jnp.array(end_tokens, jnp.int32))
+    ended = AnswerTokens(jnp.array(end_tokens, jnp.int32), score)
     return build(name, Pieces(expand, ended, thoughts.depth), sizes)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dendrite_jax.engine import Sampling
+from dendrite_jax.engine import Sampling, can_match, compile_stop_strings
 
 SEEDS = 2**32
 """Distinct seeds of a random key; larger numbers would repeat them."""
@@ -43,6 +43,16 @@ def check_seed(seed: int) -> None:
     """Raises ValueError for a seed that is not one of a random key's 2³²."""
     if not 0 <= seed < SEEDS:
         raise ValueError(f"seed is {seed}; it must be from 0 to {SEEDS - 1}")
+
+
+def check_stop_strings(strings: Sequence[str], token_bytes: Sequence[bytes | None]) -> None:
+    """Raises ValueError for a stop string that no tokens spell, so that it would never stop."""
+    for string in strings:
+        if not can_match(compile_stop_strings([string], token_bytes)):
+            raise ValueError(
+                f"stop_strings has {string!r}; no run of the tokenizer's {len(token_bytes)} tokens "
+                f"contains it"
+            )
 
 
 def check_sampling(sampling: Sampling) -> None:

@@ -52,10 +52,10 @@ def bigram() -> BigramModel:
 
 
 @cache
-def tiny_decoder() -> Decoder:
+def tiny_decoder(seed: int = DECODER_SEED) -> Decoder:
     """A random Llama of two layers, width 64, 8 heads on 2 key/value heads, 128 tokens."""
     fields = CASES[DECODER_CASE]
-    config, weights = read_config(fields), tiny_weights(fields, DECODER_SEED)
+    config, weights = read_config(fields), tiny_weights(fields, seed)
 
     def make(param: Param) -> jax.Array:
         return jnp.concatenate([weights[part.name] for part in param.parts])

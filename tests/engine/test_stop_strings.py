@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dendrite_jax.engine import StopRules, StopStrings, compile_stop_strings
+from dendrite_jax.engine import StopRules, StopStrings, can_match, compile_stop_strings
 from dendrite_jax.engine.stopping import RUNNING, STOP_STRING, STOP_TOKEN, advance_stop
 
 advance = jax.jit(advance_stop)
@@ -72,6 +72,20 @@ def test_matches_fall_where_the_text_has_them(
 def test_a_match_by_hand(strings: list[str], tokens: list[int], expected: int | None) -> None:
     token_bytes = [b"ab", b"cd", None, b"", b"\xc3", b"\xa9"]
     assert walk(compile_stop_strings(strings, token_bytes), tokens) == expected
+
+
+@given(st.text("ab", min_size=1, max_size=3), VOCABULARIES)
+@settings(max_examples=100)
+def test_a_string_can_match_where_some_tokens_spell_it(
+    string: str, token_bytes: list[bytes | None]
+) -> None:
+    # A shortest match needs no more tokens with bytes than the string has bytes.
+    pieces = {piece for piece in token_bytes if piece}
+    texts = {b""}
+    for _ in string:
+        texts |= {text + piece for text in texts for piece in pieces}
+    expected = any(string.encode() in text for text in texts)
+    assert can_match(compile_stop_strings([string], token_bytes)) == expected
 
 
 @pytest.mark.parametrize("strings", [[], [""], ["a", ""]])

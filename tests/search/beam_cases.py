@@ -35,6 +35,7 @@ class BeamCase(NamedTuple):
 CONFIGS = [
     BeamSearchConfig(WIDTH, NEW_TOKENS),
     BeamSearchConfig(WIDTH, NEW_TOKENS, length_penalty=0.3, early_stopping=True),
+    BeamSearchConfig(7, NEW_TOKENS, length_penalty=1.5, early_stopping="never"),
 ]
 
 
@@ -77,4 +78,4 @@ def assert_engine_finds(case: BeamCase) -> None:
         for rank, beam in enumerate(beams):
             length = found.length[problem, rank]
             assert found.tokens[problem, rank, :length].tolist() == list(beam.tokens)
-            assert abs(found.score[problem, rank] - beam.score) < TOLERANCE
+            assert abs(found.values[problem, rank] - beam.score) < TOLERANCE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -12,57 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax import search
-from dendrite_jax.engine import NO_TOKEN, Model, State, StopRules
-from dendrite_jax.search import (
-    BeamSearchConfig,
-    MctsConfig,
-    Puct,
-    SampleThoughts,
-    SearchResult,
-    TreeOfThoughtsConfig,
-    mean_loglikelihood,
-)
+from dendrite_jax.engine import NO_TOKEN, State
+from dendrite_jax.search import SearchResult, TreeOfThoughtsConfig
 from dendrite_jax.search.levels import start as start_thoughts
-from engine.programs import LANES, VOCAB, bigram, start
-from search.positional import PositionalModel, random_table
+from engine.programs import LANES, bigram, start
+from search.every_search import EVERY_SEARCH, model_of, program
 from search.programs import CACHE, assert_only_roots_held
 
-Search = Callable[[State, jax.Array, jax.Array], tuple[State, Any]]
 PROMPTS = [[1], [2, 3, 4], [5, 6], [7, 8, 9, 10, 1]]
-STOPS = [0, 8]
-BEAMS = BeamSearchConfig(width=3, max_new_tokens=5)
 THOUGHTS = TreeOfThoughtsConfig(breadth=2, proposals=5, depth=3)
-WALKS = MctsConfig(
-    num_simulations=12,
-    num_children=4,
-    num_expansions=6,
-    batch=2,
-    max_depth=3,
-    rule=Puct(dirichlet_fraction=0.3),
-)
-POSITIONAL = PositionalModel(jnp.asarray(random_table(3, VOCAB)))
-
-
-def beams(state: State, roots: jax.Array, keys: jax.Array) -> tuple[State, Any]:
-    stops = jnp.array(STOPS)
-    return search.beam_search(POSITIONAL, state, roots, keys, BEAMS, stop_tokens=stops)
-
-
-def thoughts(state: State, roots: jax.Array, keys: jax.Array) -> tuple[State, Any]:
-    expand, score = SampleThoughts(4, StopRules.of(STOPS)), mean_loglikelihood
-    return search.tree_of_thoughts(
-        bigram(), state, roots, keys, THOUGHTS, expand=expand, score=score
-    )
-
-
-def walks(state: State, roots: jax.Array, keys: jax.Array) -> tuple[State, Any]:
-    expand = SampleThoughts(4, StopRules.of(STOPS))
-    return search.mcts(bigram(), state, roots, keys, WALKS, expand=expand)
-
-
-MODELS: dict[Search, Model] = {beams: POSITIONAL, thoughts: bigram(), walks: bigram()}
-SEARCHES = pytest.mark.parametrize("run", [beams, thoughts, walks])
+SEARCHES = pytest.mark.parametrize("name", EVERY_SEARCH)
 
 
 def problem_keys(seed: int = 0) -> jax.Array:
@@ -70,10 +28,10 @@ def problem_keys(seed: int = 0) -> jax.Array:
 
 
 @cache
-def batched(run: Search) -> Any:
+def batched(name: str) -> Any:
     """What each problem finds in one batch."""
-    state, ids = start(MODELS[run], PROMPTS, config=CACHE)
-    state, found = jax.jit(run, donate_argnums=0)(state, ids, problem_keys())
+    state, ids = start(model_of(name), PROMPTS, config=CACHE)
+    state, found = jax.jit(program(name), donate_argnums=0)(state, ids, problem_keys())
     assert_only_roots_held(state, ids)
     return by_problem(found)
 
@@ -95,50 +53,50 @@ def problem(found: Any, number: int) -> Any:
 
 
 @SEARCHES
-def test_the_problems_are_different(run: Search) -> None:
-    found = batched(run)
-    tokens = found.tokens if run is beams else found.tree.tokens
+def test_the_problems_are_different(name: str) -> None:
+    found = batched(name)
+    tokens = found.tree.tokens
     assert len({row.tobytes() for row in tokens}) == LANES
     assert np.any(tokens != NO_TOKEN, axis=tuple(range(1, tokens.ndim))).all()
 
 
 @SEARCHES
-def test_alone_each_problem_finds_the_same_in_one_trace_without_the_host(run: Search) -> None:
+def test_alone_each_problem_finds_the_same_in_one_trace_without_the_host(name: str) -> None:
     traces = 0
 
     def counted(state: State, roots: jax.Array, keys: jax.Array) -> tuple[State, Any]:
         nonlocal traces
         traces += 1
-        return run(state, roots, keys)
+        return program(name)(state, roots, keys)
 
     alone = jax.jit(counted, donate_argnums=0)
     keys = problem_keys()
     for number in range(LANES):
         order = np.roll(np.arange(LANES), number + 1)  # another slot, other neighbours
-        state, ids = start(MODELS[run], [PROMPTS[n] for n in order], config=CACHE)
+        state, ids = start(model_of(name), [PROMPTS[n] for n in order], config=CACHE)
         slot = ids[order.tolist().index(number)]
         root, key = jax.device_put(np.array([slot])), keys[np.array([number])]
         with jax.transfer_guard("disallow"):
             state, found = alone(state, root, key)
-        assert_same(by_problem(found), problem(batched(run), number))
+        assert_same(by_problem(found), problem(batched(name), number))
         assert_only_roots_held(state, ids)
     assert traces == 1
 
 
 @SEARCHES
-def test_vmap_over_states_is_a_loop_over_them(run: Search) -> None:
+def test_vmap_over_states_is_a_loop_over_them(name: str) -> None:
     pairs = []
     for first in (0, 2):
         prompts = [*PROMPTS[first : first + 2], [0], [0]]
-        pairs.append(start(MODELS[run], prompts, config=CACHE))
+        pairs.append(start(model_of(name), prompts, config=CACHE))
     states, ids = zip(*pairs, strict=True)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     roots = np.stack(ids)[:, :2]
     keys = problem_keys().reshape(2, 2)
-    after, found = jax.jit(jax.vmap(run))(stacked, roots, keys)
+    after, found = jax.jit(jax.vmap(program(name)))(stacked, roots, keys)
     found = by_problem(found)
     flat = jax.tree.map(lambda leaf: leaf.reshape(LANES, *leaf.shape[2:]), found)
-    assert_same(flat, batched(run))
+    assert_same(flat, batched(name))
     for number in range(2):
         assert_only_roots_held(jax.tree.map(itemgetter(number), after), ids[number])
 

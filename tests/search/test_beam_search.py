@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dendrite_jax.cache.state import OUT_OF_SLOTS
 from dendrite_jax.engine import NO_TOKEN
-from dendrite_jax.search import BeamSearchConfig, BeamSearchResult
+from dendrite_jax.search import NO_NODE, BeamSearchConfig, SearchResult
 from engine.programs import LANES, VOCAB, pad, start
 from engine.sampling_oracle import log_softmax
 from search.beam_oracle import Beam, Beams
@@ -30,6 +30,14 @@ CONFIGS = [
     BeamSearchConfig(width=3, max_new_tokens=6),
     BeamSearchConfig(width=3, max_new_tokens=6, length_penalty=2.0, early_stopping=True),
     BeamSearchConfig(width=1, max_new_tokens=6, length_penalty=-0.5),
+    BeamSearchConfig(
+        width=4,
+        max_new_tokens=5,
+        gnmt=True,
+        early_stopping="never",
+        groups=2,
+        diversity_penalty=0.7,
+    ),
 ]
 LONG = CONFIGS[0]
 LOGITS = random_table(7, VOCAB)
@@ -44,7 +52,7 @@ def prompts_of(last: Sequence[int]) -> list[list[int]]:
 
 def run(
     logits: np.ndarray, last: Sequence[int], config: BeamSearchConfig, stops: Sequence[int]
-) -> BeamSearchResult:
+) -> SearchResult:
     """Searches after each of `prompts_of(last)`; −1 for an idle problem."""
     model = PositionalModel(jnp.asarray(logits))
     state, ids = start(model, prompts_of(last), config=CACHE)
@@ -79,49 +87,57 @@ def path_logprob(logits: np.ndarray, prompt: Sequence[int], tokens: Sequence[int
     return sum(logprobs[place - 1, path[place - 1], path[place]] for place in places)
 
 
-def assert_beams(found: BeamSearchResult, problem: int, expected: list[Beam]) -> None:
+def assert_beams(found: SearchResult, problem: int, expected: list[Beam]) -> None:
     width, limit = found.tokens.shape[1:]
     for rank in range(width):
         if rank >= len(expected):
-            assert np.isneginf((found.logprob[problem, rank], found.score[problem, rank])).all()
+            assert found.answers[problem, rank] == NO_NODE
+            assert np.isneginf(found.values[problem, rank])
             assert found.length[problem, rank] == 0
             assert np.all(found.tokens[problem, rank] == NO_TOKEN)
             continue
         beam = expected[rank]
         assert found.tokens[problem, rank].tolist() == pad(beam.tokens, NO_TOKEN, limit).tolist()
         assert found.length[problem, rank] == len(beam.tokens)
-        assert found.logprob[problem, rank] == pytest.approx(beam.logprob, abs=TOLERANCE)
-        assert found.score[problem, rank] == pytest.approx(beam.score, rel=TOLERANCE, abs=TOLERANCE)
+        assert found.tree.value[problem, found.answers[problem, rank]] == pytest.approx(
+            beam.logprob, abs=TOLERANCE
+        )
+        assert found.values[problem, rank] == pytest.approx(
+            beam.score, rel=TOLERANCE, abs=TOLERANCE
+        )
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        BeamSearchConfig(width=30, max_new_tokens=3, length_penalty=0.7),
-        BeamSearchConfig(width=30, max_new_tokens=3, length_penalty=0.0, early_stopping=True),
+        BeamSearchConfig(width=10, max_new_tokens=3, length_penalty=0.7),
+        BeamSearchConfig(width=10, max_new_tokens=3, length_penalty=0.0, early_stopping=True),
+        BeamSearchConfig(width=10, max_new_tokens=3, length_penalty=0.6, gnmt=True),
     ],
 )
 @pytest.mark.parametrize("stop", [-1, 2])
-@pytest.mark.parametrize("holes", [False, True])
 def test_a_search_as_wide_as_all_sequences_finds_them_all_in_order(
-    config: BeamSearchConfig, stop: int, holes: bool
+    config: BeamSearchConfig, stop: int
 ) -> None:
-    logits = random_table(4, SMALL_VOCAB, holes)
+    logits = random_table(4, VOCAB)
+    # Two tokens can follow each, so that no more sequences are possible than there are beams.
+    logits = np.where(logits < np.sort(logits, axis=-1)[..., -2:-1], np.float32(-np.inf), logits)
     last = [0, -1, 1, -1]
     found = run(logits, last, config, [stop])
     for problem in (0, 2):
         prompt = prompts_of(last)[problem]
         every = []
         for length in range(1, config.max_new_tokens + 1):
-            for tokens in product(range(SMALL_VOCAB), repeat=length):
+            for tokens in product(range(VOCAB), repeat=length):
                 stopped = stop in tokens
                 if stop in tokens[:-1] or (length < config.max_new_tokens and not stopped):
                     continue
                 total = path_logprob(logits, prompt, tokens)
                 if np.isfinite(total):
-                    score = total / length**config.length_penalty
+                    size = (5 + length) / 6 if config.gnmt else length
+                    score = total / size**config.length_penalty
                     every.append(Beam(tokens, total, score))
-        assert len(every) <= config.width
+        assert 3 < len(every) <= config.width
         assert_beams(found, problem, sorted(every, key=lambda beam: -beam.score))
     for problem in (1, 3):
         assert_beams(found, problem, [])
@@ -169,7 +185,9 @@ def test_problems_without_room_end_with_what_they_have(free_blocks: int) -> None
         for rank, tokens in enumerate(beams):
             new = tokens[: lengths[problem, rank]].tolist()
             total = path_logprob(LOGITS, ROOTS[problem], new)
-            assert found.logprob[problem, rank] == pytest.approx(total, abs=TOLERANCE)
+            assert found.tree.value[problem, found.answers[problem, rank]] == pytest.approx(
+                total, abs=TOLERANCE
+            )
 
 
 def test_problems_without_slots_end_and_say_so() -> None:
@@ -196,12 +214,27 @@ def test_a_root_that_is_not_held_has_no_beams() -> None:
         assert_beams(found, problem, expected.beams)
 
 
-@pytest.mark.parametrize("field", ["width", "max_new_tokens"])
-@pytest.mark.parametrize("value", [0, -2])
-def test_a_bad_config_is_refused(field: str, value: int) -> None:
-    fields: dict[str, Any] = {field: value}
-    with pytest.raises(ValueError, match=f"{field} is {value}; it must be at least 1"):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 0}, "width is 0; it must be at least 1"),
+        ({"max_new_tokens": -2}, "max_new_tokens is -2; it must be at least 1"),
+        ({"groups": 0}, "groups is 0; it must be at least 1"),
+        ({"groups": 3}, "width is 4; it must be a multiple of groups, 3"),
+        ({"diversity_penalty": -0.1}, "diversity_penalty is -0.1; it must be at least 0"),
+        ({"early_stopping": "soon"}, "early_stopping is 'soon'; it must be True, False or"),
+    ],
+)
+def test_a_bad_config_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         BeamSearchConfig(**fields)
+
+
+def test_more_beams_than_the_vocabulary_are_refused() -> None:
+    model = PositionalModel(jnp.asarray(random_table(0, SMALL_VOCAB)))
+    state, ids = start(model, [[0]], config=CACHE)
+    with pytest.raises(ValueError, match="width is 4; it must be at most vocab_size, 3"):
+        beam_search(model, state, ids, None, config=BeamSearchConfig(width=4))
 
 
 def test_more_stop_tokens_than_a_step_can_rank_are_refused() -> None:

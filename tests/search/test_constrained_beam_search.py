@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 
 from dendrite_jax import grammar as gr
 from dendrite_jax import search
-from dendrite_jax.search import BeamSearchConfig, BeamSearchResult
+from dendrite_jax.search import BeamSearchConfig, SearchResult
 from engine.constraint_programs import (
     END,
     REGEXES,
@@ -71,7 +71,7 @@ def oracle(root: LLMatcher | None, held: Sequence[int], config: BeamSearchConfig
 
 
 @functools.cache
-def found(config: BeamSearchConfig) -> BeamSearchResult:
+def found(config: BeamSearchConfig) -> SearchResult:
     """A search under three grammars, and one without."""
     state, roots = opened(PROMPTS)
     index = np.array([0, 1, 2, gr.NO_GRAMMAR], np.int32)
@@ -90,9 +90,11 @@ def test_beams_are_those_of_a_search_that_replays_llguidance(config: BeamSearchC
         for rank, beam in enumerate(expected.beams):
             length = beams.length[problem, rank]
             assert beams.tokens[problem, rank, :length].tolist() == list(beam.tokens)
-            assert beams.logprob[problem, rank] == pytest.approx(beam.logprob, abs=TOLERANCE)
-            assert beams.score[problem, rank] == pytest.approx(beam.score, abs=TOLERANCE)
-        assert np.isneginf(beams.score[problem, len(expected.beams) :]).all()
+            assert beams.tree.value[problem, beams.answers[problem, rank]] == pytest.approx(
+                beam.logprob, abs=TOLERANCE
+            )
+            assert beams.values[problem, rank] == pytest.approx(beam.score, abs=TOLERANCE)
+        assert np.isneginf(beams.values[problem, len(expected.beams) :]).all()
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,9 +12,10 @@ import pytest
 from dendrite_jax import engine, search
 from dendrite_jax.cache import CacheConfig, block_bytes
 from dendrite_jax.engine import State, StopRules
-from dendrite_jax.search import BeamSearchConfig, MctsConfig, SampleThoughts, TreeOfThoughtsConfig
+from dendrite_jax.search import BeamSearchConfig, RewardModel, SampleThoughts, ValueTokens
 from dendrite_jax.testing import BigramModel
 from engine.programs import LANES, bigram
+from search.every_search import EVERY_SEARCH, THOUGHT_SEARCHES
 
 # A pool far larger than everything else: keys and values of 64 MiB.
 LARGE = CacheConfig(num_blocks=8192, num_slots=128, max_context=64)
@@ -32,30 +34,38 @@ class WideModel(BigramModel):
 MODEL = WideModel(bigram().table)
 
 
-def beams(state: State, roots: jax.Array) -> tuple[State, Any]:
-    config = BeamSearchConfig(width=4, max_new_tokens=8)
-    return search.beam_search(MODEL, state, roots, None, config, stop_tokens=jnp.array([1]))
+def program(name: str, state: State, roots: jax.Array) -> tuple[State, Any]:
+    key = jax.random.key(0)
+    if name == "beam_search":
+        config = BeamSearchConfig(width=4, max_new_tokens=8)
+        return search.beam_search(MODEL, state, roots, key, config, stop_tokens=jnp.array([1]))
+    expand, commit = SampleThoughts(4, StopRules.of([1])), jnp.array([1, 2])
+    bound = THOUGHT_SEARCHES[name].bound()
+    return bound(MODEL, state, roots, key, expand=expand, commit=commit)
 
 
-def thoughts(state: State, roots: jax.Array) -> tuple[State, Any]:
-    config = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3)
-    expand = SampleThoughts(4, StopRules.of([1]))
-    key, commit = jax.random.key(0), jnp.array([1, 2])
-    return search.tree_of_thoughts(MODEL, state, roots, key, config, expand=expand, commit=commit)
-
-
-def walks(state: State, roots: jax.Array) -> tuple[State, Any]:
-    config = MctsConfig(num_simulations=12, num_children=4, num_expansions=6, batch=2)
-    expand = SampleThoughts(4, StopRules.of([1]))
-    key, commit = jax.random.key(0), jnp.array([1, 2])
-    return search.mcts(MODEL, state, roots, key, config, expand=expand, commit=commit)
-
-
-@pytest.mark.parametrize("run", [beams, thoughts, walks])
-def test_a_search_holds_one_pool(run: Any) -> None:
+@pytest.mark.parametrize("name", EVERY_SEARCH)
+def test_a_search_holds_one_pool(name: str) -> None:
     state = jax.eval_shape(lambda: engine.init(MODEL, LARGE))
     roots = jax.ShapeDtypeStruct((LANES,), jnp.int32)
-    memory = jax.jit(run, donate_argnums=0).lower(state, roots).compile().memory_analysis()
+    run = jax.jit(partial(program, name), donate_argnums=0)
+    memory = run.lower(state, roots).compile().memory_analysis()
     assert memory is not None
     assert memory.alias_size_in_bytes > POOL_BYTES
     assert memory.temp_size_in_bytes < POOL_BYTES / 50
+
+
+def test_a_reward_model_holds_one_pool_more() -> None:
+    state = jax.eval_shape(lambda: engine.init(MODEL, LARGE))
+    roots = jax.ShapeDtypeStruct((LANES,), jnp.int32)
+    scorer = RewardModel(MODEL, ValueTokens.of([1, 2], [1.0, 0.0]))
+    expand = SampleThoughts(4, StopRules.of([1]))
+
+    def run(state: State, roots: jax.Array) -> tuple[State, Any]:
+        bound = THOUGHT_SEARCHES["depth_first"].bound()
+        return bound(MODEL, state, roots, jax.random.key(0), expand=expand, score=scorer)
+
+    memory = jax.jit(run, donate_argnums=0).lower(state, roots).compile().memory_analysis()
+    assert memory is not None
+    assert memory.alias_size_in_bytes > POOL_BYTES
+    assert POOL_BYTES < memory.temp_size_in_bytes < 1.05 * POOL_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import jax
@@ -11,18 +12,24 @@ import pytest
 
 from dendrite_jax.engine import NO_TOKEN, State
 from dendrite_jax.search import (
+    SURE_LIKELY_IMPOSSIBLE,
+    AnswerTokens,
     RandomValues,
     Scored,
     Scorer,
     Thoughts,
+    ValueHead,
     ValueTokens,
     mean_loglikelihood,
     path_key,
+    sum_loglikelihood,
     thought_key,
+    usable_value,
 )
 from engine.generation_oracle import TABLE
-from engine.programs import LANES, bigram, pad, start
+from engine.programs import LANES, VOCAB, bigram, pad, start
 from engine.sampling_oracle import log_softmax
+from models.tiny_models import uniform
 from search.judge import Judge
 
 MODEL = bigram()
@@ -74,12 +81,70 @@ def test_mean_loglikelihood_is_per_token() -> None:
     np.testing.assert_array_equal(scored.merge_key, path_key(thoughts()))
 
 
-def test_value_tokens_compare_two_verdicts_of_the_model() -> None:
+def test_sum_loglikelihood_is_of_the_whole_thought() -> None:
+    state, _ = start(MODEL, [[1]] * LANES)
+    scored = sum_loglikelihood(MODEL, state, thoughts())
+    assert scored.value.tolist() == [-3.0, -6.0, -1.0, 0.0]
+    np.testing.assert_array_equal(scored.merge_key, path_key(thoughts()))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "weights"), [([7, 2], [1.0, 0.0]), ([7, 2, 5], SURE_LIKELY_IMPOSSIBLE)]
+)
+def test_value_tokens_weigh_the_verdicts_of_the_model(
+    tokens: list[int], weights: Sequence[float]
+) -> None:
     state, ids = start(MODEL, [[1], [2], [3], [4]])
-    scored = score(ValueTokens(jnp.int32(7), jnp.int32(2)), state, thoughts(ids[::-1]))
-    expected = log_softmax(TABLE[[4, 3, 2, 1]][:, [7, 2]])[:, 0]
-    np.testing.assert_allclose(scored.value, expected, rtol=0, atol=1e-6)
+    scored = score(ValueTokens.of(tokens, weights), state, thoughts(ids[::-1]))
+    verdicts = np.exp(log_softmax(TABLE[[4, 3, 2, 1]][:, tokens]))
+    np.testing.assert_allclose(scored.value, np.log(verdicts @ weights), rtol=0, atol=1e-6)
     assert scored.answer.tolist() == [False] * LANES
+    np.testing.assert_array_equal(scored.merge_key, path_key(thoughts()))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "weights", "message"),
+    [
+        ([], [], "weights are 0 for 0 tokens; give one each"),
+        ([1, 2], [1.0], "weights are 1 for 2 tokens; give one each"),
+        ([1, 2], [1.0, -0.5], r"weights are \[1.0, -0.5\]; each must be 0 or more"),
+        ([1], [float("nan")], r"weights are \[nan\]; each must be 0 or more"),
+    ],
+)
+def test_bad_verdicts_are_refused(tokens: list[int], weights: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ValueTokens.of(tokens, weights)
+
+
+def test_a_value_head_reads_the_hidden_state_under_a_scorers_rules() -> None:
+    judge = Judge.of(weight=7, merge=1000, reject=5, answer=6)
+    state, ids = start(MODEL, [[1, 2], [3], [5, 3], [2, 2]])
+    first, second = uniform(1, "first", (3, VOCAB)), uniform(1, "second", (1, 3))
+    head = ValueHead((first, second), (np.full(3, 0.1), np.full(1, -0.2)), rules=judge)
+    scored, rules = score(head, state, thoughts(ids)), score(judge, state, thoughts(ids))
+    rejected = np.isneginf(rules.value)
+    assert 0 < rejected.sum() < LANES
+    hidden = TABLE[[2, 3, 3, 2]].astype(np.float64)  # of a bigram model: the last token's row
+    logit = np.maximum(hidden @ first.T + 0.1, 0) @ second[0] - 0.2
+    expected = np.where(rejected, -np.inf, 1 / (1 + np.exp(-logit)))
+    np.testing.assert_allclose(scored.value, expected, rtol=1e-5)
+    np.testing.assert_array_equal(scored.merge_key, rules.merge_key)
+    np.testing.assert_array_equal(scored.answer, rules.answer)
+
+
+def test_a_thought_that_ends_with_an_answer_token_is_an_answer() -> None:
+    state, _ = start(MODEL, [[1]] * LANES)
+    plain = score(AnswerTokens(jnp.array([3, 6])), state, thoughts())
+    assert plain.answer.tolist() == [False] * LANES  # a 6 inside is not at the end
+    found = score(AnswerTokens(jnp.array([3, 0])), state, thoughts())
+    assert found.answer.tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(found.value, mean_loglikelihood(MODEL, state, thoughts()).value)
+
+
+def test_a_value_that_is_no_number_is_no_candidate() -> None:
+    scored = Scored(jnp.array([1.0, jnp.nan, 2.0, 3.0]), jnp.arange(4), jnp.zeros(4, bool))
+    value = usable_value(scored, thoughts())
+    assert value.tolist() == [1.0, -np.inf, 2.0, -np.inf]  # the last is not complete
 
 
 def test_random_values_are_a_branchs_own_and_keep_the_rules() -> None:
@@ -109,6 +174,6 @@ def test_a_control_of_a_scorer_with_arrays_is_traced_once() -> None:
 
     call = jax.jit(counted)
     for good in (1, 2, 3):
-        verdicts = ValueTokens(jnp.full(2, good), jnp.zeros(2, jnp.int32))
+        verdicts = ValueTokens(jnp.full(2, good), jnp.ones(2))
         assert call(RandomValues(verdicts))[0] == good
     assert traces == 1

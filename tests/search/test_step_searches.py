@@ -70,7 +70,7 @@ PLANS = {
         combine=lambda path, step: path + step,
     ),
 }
-CONFIGS = {step_beam: STEPS, dvts: TREES, rebase: BALANCED}
+CONFIGS: dict[Any, Any] = {step_beam: STEPS, dvts: TREES, rebase: BALANCED}
 
 
 @pytest.mark.parametrize("compiled", [step_beam, dvts, rebase], ids=["steps", "dvts", "rebase"])

@@ -12,7 +12,7 @@ from dendrite_jax.cache import BranchError, CapacityError
 from dendrite_jax.engine import GREEDY, PLAIN
 from dendrite_jax.models import Decoder
 from dendrite_jax.serving import Engine
-from dendrite_jax.serving.validation import PromptError
+from dendrite_jax.serving.validation import PromptError, check_stop_strings
 from serving.conftest import MAX_CONTEXT, NUM_BLOCKS, NUM_SLOTS
 
 PROMPT = list(range(10))
@@ -200,3 +200,10 @@ def test_a_memory_fraction_outside_its_limits_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=rf"memory_fraction is {fraction}; .*\(0, 1\]"):
         Engine(shared_engine.model, shared_engine.tokenizer, memory_fraction=fraction)
+
+
+def test_a_stop_string_that_no_tokens_spell_is_refused() -> None:
+    token_bytes = [b"ab", b"c", None]
+    check_stop_strings(["bc", "a", "cab"], token_bytes)
+    with pytest.raises(ValueError, match=r"stop_strings has 'ac'; no run of .* 3 tokens contains"):
+        check_stop_strings(["bc", "ac"], token_bytes)

@@ -1,6 +1,7 @@
 """Monte Carlo tree search: an abstract core, and the search on the engine."""
 
 from dendrite_jax.search.mcts.expansion import (
+    EndsAt,
     Prior,
     TopTokens,
     ValuePrior,
@@ -13,6 +14,7 @@ from dendrite_jax.search.mcts.search import (
     MctsConfig,
     MctsLoop,
     mcts,
+    most_visited,
     read,
     reroot,
     result,
@@ -21,6 +23,7 @@ from dendrite_jax.search.mcts.search import (
 )
 
 __all__ = [
+    "EndsAt",
     "Gumbel",
     "MctsConfig",
     "MctsLoop",
@@ -34,6 +37,7 @@ __all__ = [
     "even_prior",
     "likelihood_prior",
     "mcts",
+    "most_visited",
     "read",
     "reroot",
     "result",

@@ -167,12 +167,13 @@ def make_children(
     scored = pieces.score(model, state, thoughts)
 
     value = usable_value(scored, thoughts)
+    value = jnp.where(jnp.isposinf(value), -jnp.inf, value)  # no mean survives it
     siblings = (nodes.size, shape.num_children)
     distinct = drop_duplicates(value.reshape(siblings), scored.merge_key.reshape(siblings))
     distinct = distinct.reshape(family)
     worth = pieces.worth(distinct)
     prior = pieces.prior(thoughts, scored).reshape(family)
-    exists = jnp.isfinite(distinct) & jnp.isfinite(worth) & jnp.isfinite(prior)
+    exists = ~jnp.isneginf(distinct) & jnp.isfinite(worth) & jnp.isfinite(prior)
     depth = held.record.depth[problem, node] + 1
     ends = scored.answer.reshape(family) | (depth == shape.max_depth)[..., None]
     state = engine.free(state, jnp.where((exists & ~ends).reshape(-1), -1, branches))

@@ -101,7 +101,8 @@ def mcts(
     """Searches every problem at once.
 
     A node's children are sampled together when it is visited for the second time. A child that is
-    rejected, or that repeats a better sibling, is never visited.
+    rejected, or that repeats a better sibling, is never visited. An answer may be visited again,
+    which spends a simulation but no tokens.
 
     Args:
       model: the model.
@@ -196,8 +197,19 @@ def read(loop: MctsLoop, config: MctsConfig) -> SearchResult:
         loop.search.progress.at_capacity,
         max_depth=config.max_depth,
         state=loop.held.state,
-        before=loop.before,
+        ledger=loop.held.state.cache.ledger.since(loop.before),
     )
+
+
+def most_visited(loop: MctsLoop) -> Array:
+    """Which child of each root was visited most, i32[problems] from 0; −1 where there is none.
+
+    The children of a root are the nodes from 1 on.
+    """
+    tree = loop.search.tree
+    visits = tree.visits[:, 1 : 1 + tree.num_children]
+    none = jnp.max(visits, axis=1) == 0
+    return jnp.where(none, -1, jnp.argmax(visits, axis=1)).astype(jnp.int32)
 
 
 def reroot(loop: MctsLoop, action: Array, key: Array, config: MctsConfig) -> MctsLoop:
@@ -208,8 +220,8 @@ def reroot(loop: MctsLoop, action: Array, key: Array, config: MctsConfig) -> Mct
 
     Args:
       loop: a search.
-      action: i32[problems], which child of the root, from 0; one that does not exist ends the
-        problem's search.
+      action: i32[problems], which child of the root, from 0, as `most_visited` gives; one that does
+        not exist ends the problem's search.
       key: a random key, or one a problem, of the noise at the new root.
       config: as before.
     """
@@ -230,7 +242,7 @@ def reroot(loop: MctsLoop, action: Array, key: Array, config: MctsConfig) -> Mct
     # The new root is a prompt: its own tokens are before every path.
     own = ("tokens", "raw_logprob", "logprob")
     record = record.replace(
-        parent=tree.parent,
+        parent=jnp.where(record.parent == NO_NODE, NO_NODE, tree.parent),
         depth=jnp.maximum(record.depth - 1, 0),
         **{
             name: getattr(record, name).at[:, ROOT].set(getattr(fresh, name)[:, ROOT])

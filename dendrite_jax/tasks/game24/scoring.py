@@ -29,7 +29,7 @@ class Game24Scorer(struct.PyTreeNode):
     """Whether the rules of the game reject a step that is not legal (value −inf)."""
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
-        verdict = ValueTokens(good=jnp.int32(vocab.SURE), bad=jnp.int32(vocab.IMPOSSIBLE))
+        verdict = ValueTokens.of([vocab.SURE, vocab.IMPOSSIBLE], weights=[1.0, 0.0])
         value, own_key, _ = verdict(model, state, thoughts)
         tokens, end = engine.branch_tokens(state, thoughts.branch)
         start = end - thoughts.length

@@ -47,6 +47,7 @@ def replay(
     stops: Stops,
     judge: Judge,
     commit: Sequence[int] = (),
+    any_end: bool = False,
 ) -> Search:
     """The search of one problem with even priors, its thoughts as payloads; Doubt when unsure."""
 
@@ -91,7 +92,7 @@ def replay(
             grown.tokens,
             sum(grown.raw_logprobs),
             sum(grown.logprobs),
-            -np.inf if grown.finish == "length" else judged.value,
+            -np.inf if grown.finish == "length" and not any_end else judged.value,
             judged.answer or depth == config.max_depth,
         )
 

@@ -32,15 +32,16 @@ class Visited(NamedTuple):
 
 def ours(tree: Statistics, problem: int) -> dict[tuple[int, ...], Visited]:
     """The visited nodes of one of our trees by the moves that lead to them."""
+    first_child, visits, value_sum = (
+        field[problem].tolist() for field in (tree.first_child, tree.visits, tree.value_sum)
+    )
     found: dict[tuple[int, ...], Visited] = {}
 
     def walk(node: int, path: tuple[int, ...]) -> None:
-        visits = int(tree.visits[problem, node])
-        if visits:
-            found[path] = Visited(visits, float(tree.value_sum[problem, node]) / visits)
-        first = int(tree.first_child[problem, node])
-        for move in range(tree.num_children if first >= 0 else 0):
-            walk(first + move, (*path, move))
+        if visits[node]:
+            found[path] = Visited(visits[node], value_sum[node] / visits[node])
+        for move in range(tree.num_children if first_child[node] >= 0 else 0):
+            walk(first_child[node] + move, (*path, move))
 
     walk(0, ())
     return found
@@ -48,17 +49,18 @@ def ours(tree: Statistics, problem: int) -> dict[tuple[int, ...], Visited]:
 
 def theirs(tree: Any, problem: int, simulations: int) -> dict[tuple[int, ...], Visited]:
     """The same of an mctx tree after its first simulations: the n-th of them makes node n."""
-    paths: dict[int, tuple[int, ...]] = {0: ()}
+    parents, moves, raw_values = (
+        field[problem].tolist()
+        for field in (tree.parents, tree.action_from_parent, tree.raw_values)
+    )
+    paths: list[tuple[int, ...]] = [()]
     values: dict[tuple[int, ...], list[float]] = {}
     for node in range(simulations + 1):
         if node:
-            parent = int(tree.parents[problem, node])
-            paths[node] = (*paths[parent], int(tree.action_from_parent[problem, node]))
-        path = paths[node]
-        for length in range(len(path) + 1):
-            value = float(tree.raw_values[problem, node])
-            values.setdefault(path[:length], []).append(value)
-    return {path: Visited(len(below), float(np.mean(below))) for path, below in values.items()}
+            paths.append((*paths[parents[node]], moves[node]))
+        for length in range(len(paths[node]) + 1):
+            values.setdefault(paths[node][:length], []).append(raw_values[node])
+    return {path: Visited(len(below), sum(below) / len(below)) for path, below in values.items()}
 
 
 def assert_same(found: Statistics, expected: Any, simulations: int) -> None:
@@ -89,29 +91,36 @@ mctx_search = jax.jit(Toy.mctx_search, static_argnums=(2, 3))
 NO_NOISE = jnp.zeros((PROBLEMS, CHILDREN))
 
 
-@pytest.mark.parametrize("rule", [Puct(), Puct(c_init=0.3, c_base=20.0), Uct(), Uct(0.2)], ids=str)
+@pytest.mark.parametrize("rule", [Puct(), Puct(c_init=0.3, c_base=20.0), Uct(0.5)], ids=str)
 def test_every_number_of_simulations_gives_the_tree_of_mctx(rule: Rule) -> None:
     config = SimulationConfig(num_simulations=SIMULATIONS, num_children=CHILDREN, rule=rule)
     expected = jax.device_get(mctx_search(TOY, jax.random.key(0), SIMULATIONS, rule))
     for simulations in range(1, SIMULATIONS + 1):
         found: Simulations = jax.device_get(search(TOY, NO_NOISE, simulations, config))
         assert_same(found.tree, expected, simulations)
-        visits = expected.node_visits if simulations == SIMULATIONS else None
-        if visits is not None:  # the reading of their tree above agrees with their own counts
-            root = theirs(expected, 0, simulations)[()]
-            assert root.visits == visits[0, 0]
-            assert root.value == pytest.approx(expected.node_values[0, 0], abs=TOLERANCE)
+    # The reading of their tree agrees with their own counts.
+    for problem in range(PROBLEMS):
+        root = theirs(expected, problem, SIMULATIONS)[()]
+        assert root.visits == expected.node_visits[problem, 0]
+        assert root.value == pytest.approx(expected.node_values[problem, 0], abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("simulations", [1, 2, 7, 32, SIMULATIONS])
-def test_gumbel_selection_gives_the_tree_of_mctx(simulations: int) -> None:
+@pytest.mark.parametrize(
+    ("simulations", "rule"),
+    [
+        (1, Gumbel()),
+        (7, Gumbel(max_considered=3)),
+        (32, Gumbel(scale=0.0)),
+        (SIMULATIONS, Gumbel(max_considered=3)),
+    ],
+)
+def test_gumbel_selection_gives_the_tree_of_mctx(simulations: int, rule: Gumbel) -> None:
     key = jax.random.key(simulations)
     noise = jax.random.gumbel(jax.random.split(key)[1], NO_NOISE.shape)  # as the policy draws it
-    for rule in (Gumbel(max_considered=3), Gumbel(max_considered=CHILDREN, scale=0.0)):
-        config = SimulationConfig(num_simulations=simulations, num_children=CHILDREN, rule=rule)
-        expected = jax.device_get(mctx_search(TOY, key, simulations, rule))
-        found = jax.device_get(search(TOY, rule.scale * noise, simulations, config))
-        assert_same(found.tree, expected, simulations)
+    config = SimulationConfig(num_simulations=simulations, num_children=CHILDREN, rule=rule)
+    expected = jax.device_get(mctx_search(TOY, key, simulations, rule))
+    found = jax.device_get(search(TOY, rule.scale * noise, simulations, config))
+    assert_same(found.tree, expected, simulations)
 
 
 def test_dirichlet_noise_gives_the_tree_of_mctx() -> None:
