@@ -56,13 +56,12 @@ def success_plot(rows: Sequence[dict[str, Any]]) -> str:
                 f"<title>{escape(title)}</title></circle>"
             )
     parts += _legend([*methods, "uniform legal play, any right"])
-    return (
+    head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'font-family="sans-serif" font-size="12">\n'
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
+        f'font-family="sans-serif" font-size="12">'
     )
+    page = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>'
+    return "\n".join([head, page, *parts, "</svg>"]) + "\n"
 
 
 def _axes(x: Any, y: Any, low: float, high: float) -> list[str]:
