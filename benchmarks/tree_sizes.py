@@ -95,13 +95,13 @@ H100 = TreeSizes(
 )
 CPU = TreeSizes(
     prompt=512,
-    prefixes=(256, 512),
+    prefixes=(512,),
     thought=16,
     rounds=((4, 4), (8, 8)),
     num_rounds=4,
     depth=3,
     branching=4,
-    batch_tokens=8192,
+    batch_tokens=32768,
 )
 
 
