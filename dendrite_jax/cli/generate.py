@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.text import Text
 
 from dendrite_jax.cli.common import (
     compile_cache_option,
     draw_each,
+    dtype_option,
     json_option,
+    model_option,
     print_json,
     seed_option,
     working,
 )
 from dendrite_jax.cli.grammar_options import grammar_options, path_name
+from dendrite_jax.cli.loading import loading_bar
 
 if TYPE_CHECKING:
     from dendrite_jax.grammar import Grammar
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--model", required=True, help="A Hugging Face model folder or hub id.")
+@model_option
 @click.option("--prompt", required=True, help="The text to continue.")
 @click.option("-n", "num_branches", default=1, show_default=True, help="Continuations.")
 @click.option("--max-new-tokens", default=64, show_default=True)
@@ -36,12 +38,7 @@ if TYPE_CHECKING:
 @click.option("--min-p", type=float, default=None)
 @click.option("--repetition-penalty", type=float, default=None)
 @click.option("--stop", "stop_strings", multiple=True, help="A text that ends a continuation.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default=None,
-    help="Of weights and cache; the checkpoint's own by default.",
-)
+@dtype_option
 @click.option("--max-context", default=2048, show_default=True, help="Tokens a branch can hold.")
 @grammar_options
 @seed_option
@@ -100,17 +97,8 @@ def _load(
 ) -> Engine:
     from dendrite_jax.serving import Engine
 
-    columns = (TextColumn("loading weights"), BarColumn(), DownloadColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
-        task = bar.add_task("weights", total=None)
-        return Engine.load(
-            model,
-            dtype,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            max_context=max_context,
-            num_slots=num_slots,
-        )
+    with loading_bar(console, quiet) as progress:
+        return Engine.load(model, dtype, progress, max_context=max_context, num_slots=num_slots)
 
 
 def _text(prompt: str, completions: list[Completion]) -> Text:

@@ -247,7 +247,7 @@ class Engine:
             raise ValueError(f"chunk is {chunk}; it must be at least 1")
         check_grammar(grammar, self.model.vocab_size)
         shape = GenerateConfig(min(chunk, max_new_tokens), fast_forward=fast_forward)
-        rules = self._stop_rules(stop_strings, stop_tokens)
+        rules = self.stop_rules(stop_strings, stop_tokens)
         self._put_under(grammar, branches)
         return self._stream(list(branches), max_new_tokens, shape, sampling, rules, stop_strings)
 
@@ -322,9 +322,10 @@ class Engine:
             ids = jnp.array(branches, jnp.int32)
             self.state = self._constrain(self.state, ids, table, index)
 
-    def _stop_rules(
-        self, stop_strings: Sequence[str], stop_tokens: Sequence[int] | None
+    def stop_rules(
+        self, stop_strings: Sequence[str] = (), stop_tokens: Sequence[int] | None = None
     ) -> StopRules:
+        """What ends a branch, for `generate` and searches; arguments as in `generate`."""
         tokens = self.tokenizer.eos_ids if stop_tokens is None else stop_tokens
         for token in tokens:
             if not 0 <= token < self.model.vocab_size:

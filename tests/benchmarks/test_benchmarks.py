@@ -10,14 +10,12 @@ import pytest
 
 from dendrite_jax.benchmarks import (
     fork,
-    game24,
     grammar,
     grammar_cases,
     grammar_engine,
     grammar_peers,
 )
 from dendrite_jax.benchmarks.shapes import SHAPES
-from dendrite_jax.tasks.game24.solve import load_solver
 
 TINY = replace(
     SHAPES["small"],
@@ -29,7 +27,6 @@ TINY = replace(
     num_kv_heads=1,
     head_dim=16,
 )
-PUZZLES = ((4, 5, 6, 10), (1, 1, 1, 1))
 
 
 @pytest.mark.parametrize("context", [64, 1040])  # less than one fill, and one that is no multiple
@@ -60,17 +57,6 @@ def test_a_fork_prefix_has_the_length_that_is_reported(context: int) -> None:
     model = fork.Decoder(fork.random_model("small", "float32").params, SHAPES["small"])
     state, root = fork._prefix(model, config, context)
     assert int(state.cache.length[root]) == context
-
-
-def test_game24_greedy_row_of_two_puzzles() -> None:
-    greedy = game24._greedy_row(load_solver(), PUZZLES, 24)
-    assert greedy["best_answer_right"] in (0, 0.5)  # 1 1 1 1 has no solution
-    assert greedy["forks_per_puzzle"] == 0
-
-
-def test_a_transcript_is_cut_into_steps() -> None:
-    text = " 10 - 6 = 4 (left: 4 4 5) sure\n 5 - 4 = 1 (left: 1 4) impossible\n"
-    assert game24._step_lines(text) == [" 10 - 6 = 4 (left: 4 4 5)", " 5 - 4 = 1 (left: 1 4)"]
 
 
 def test_grammar_counts_what_it_compiles(
