@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,12 @@ if TYPE_CHECKING:
     help="Score a thought by how much likelier GOOD is than BAD as the next word, not by the mean "
     "log-probability of its tokens.",
 )
+@click.option(
+    "--hopeless",
+    default=-math.inf,
+    show_default=True,
+    help="A thought with a lower score is a dead end: tot-dfs.",
+)
 @click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token.")
 @click.option("--top-k", type=int, default=None)
 @click.option("--top-p", type=float, default=None)
@@ -70,6 +77,7 @@ def search(
     thought_tokens: int,
     stop_strings: tuple[str, ...],
     verdict: tuple[str, str] | None,
+    hopeless: float,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
@@ -93,7 +101,7 @@ def search(
     from dendrite_jax.serving.search import ThoughtShape, text_method
     from dendrite_jax.serving.validation import check_text
 
-    shape = ThoughtShape(thought_tokens, depth)
+    shape = ThoughtShape(thought_tokens, depth, hopeless)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     # Bad options are refused before the weights are read; the stop rules need the vocabulary.
     plan = text_method(method, StopRules.of(), (), thoughts=shape, sampling=sampling, sizes=sizes)

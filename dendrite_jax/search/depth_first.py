@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.cache import Ledger
 from dendrite_jax.engine import Model, State
 from dendrite_jax.search import branches as held_branches
 from dendrite_jax.search.branches import AnyScorer, Branches
@@ -61,7 +62,9 @@ class DepthFirstConfig:
         return 1 + self.stack + self.proposals
 
 
-class _Loop(NamedTuple):
+class DepthFirstLoop(NamedTuple):
+    """The search between two expansions; `start`, `step` and `finish` make, advance and read it."""
+
     step: Array  # i32[], expansions so far
     held: Branches
     key: Array  # u32[problems, 2]
@@ -72,6 +75,7 @@ class _Loop(NamedTuple):
     values: Array  # f32[problems, num_answers]
     at_capacity: Array  # bool[problems]
     tree: SearchTree
+    before: Ledger
 
     @property
     def searching(self) -> Array:
@@ -111,16 +115,24 @@ def depth_first(
       The state, with every branch but the roots freed, and the result. A thought that runs out of
       blocks or slots is dropped; what was found before is kept.
     """
-    before = state.cache.ledger
-    loop = _start(state, roots, key, config, expand, score)
+    loop = start(state, roots, key, config, expand.max_tokens, score)
 
-    def unfinished(loop: _Loop) -> Array:
-        return (loop.step < config.steps) & jnp.any(loop.searching)
+    def body(loop: DepthFirstLoop) -> DepthFirstLoop:
+        return step(model, loop, config, expand=expand, score=score, select=select, commit=commit)
 
-    def body(loop: _Loop) -> _Loop:
-        return _step(model, loop, config, expand, score, select, commit)
+    loop = jax.lax.while_loop(lambda loop: unfinished(loop, config), body, loop)
+    return finish(loop, config, score)
 
-    loop = jax.lax.while_loop(unfinished, body, loop)
+
+def unfinished(loop: DepthFirstLoop, config: DepthFirstConfig) -> Array:
+    """bool[], some problem still searches."""
+    return (loop.step < config.steps) & jnp.any(loop.searching)
+
+
+def finish(
+    loop: DepthFirstLoop, config: DepthFirstConfig, score: AnyScorer
+) -> tuple[State, SearchResult]:
+    """Ends a search: frees what it still holds."""
     held = held_branches.free(score, loop.held, loop.branches.reshape(-1))
     return held.state, SearchResult.of(
         loop.tree,
@@ -129,22 +141,24 @@ def depth_first(
         loop.at_capacity,
         max_depth=config.depth,
         state=held.state,
-        ledger=held_branches.spent(score, held, before),
+        ledger=held_branches.spent(score, held, loop.before),
     )
 
 
-def _start(
+def start(
     state: State,
     roots: Array,
     key: Array,
     config: DepthFirstConfig,
-    expand: Expand,
-    score: AnyScorer,
-) -> _Loop:
+    thought_tokens: int,
+    score: AnyScorer = mean_loglikelihood,
+) -> DepthFirstLoop:
+    """The search before its first expansion; arguments as in `depth_first`."""
     problems = roots.shape[0]
+    before = state.cache.ledger
     held, keys, first = held_branches.start(score, state, roots, key)
     none = jnp.full((problems, config.stack), NO_NODE, jnp.int32)
-    return _Loop(
+    return DepthFirstLoop(
         step=jnp.int32(0),
         held=held,
         key=keys,
@@ -154,19 +168,21 @@ def _start(
         answers=jnp.full((problems, config.num_answers), NO_NODE, jnp.int32),
         values=jnp.full((problems, config.num_answers), -jnp.inf, jnp.float32),
         at_capacity=(roots >= 0) & (first < 0),
-        tree=SearchTree.empty(problems, config.num_nodes, expand.max_tokens),
+        tree=SearchTree.empty(problems, config.num_nodes, thought_tokens),
+        before=before,
     )
 
 
-def _step(
+def step(
     model: Model,
-    loop: _Loop,
+    loop: DepthFirstLoop,
     config: DepthFirstConfig,
+    *,
     expand: Expand,
-    score: AnyScorer,
-    select: Select,
-    commit: Array | None,
-) -> _Loop:
+    score: AnyScorer = mean_loglikelihood,
+    select: Select = best_first,
+    commit: Array | None = None,
+) -> DepthFirstLoop:
     """Expands the last thought that waits in each problem."""
     shape = (loop.waiting.shape[0], config.proposals)
     problem = jnp.arange(shape[0])
@@ -213,10 +229,9 @@ def _step(
         return stack.at[problem[:, None], place].set(row, mode="drop")
 
     short = ((parents >= 0) & (children < 0)) | thoughts.failed
-    return _Loop(
+    return loop._replace(
         step=loop.step + 1,
         held=held_branches.free(score, held, dropped.reshape(-1)),
-        key=loop.key,
         branches=push(emptied, by_problem),
         nodes=push(loop.nodes, nodes),
         waiting=jnp.where(loop.searching, last + count, loop.waiting),

@@ -15,6 +15,10 @@ from dendrite_jax.engine import GREEDY, Model, State
 from dendrite_jax.search import levels
 from dendrite_jax.search.best_of_n import BestOfNConfig, best_of_n
 from dendrite_jax.search.depth_first import DepthFirstConfig, depth_first
+from dendrite_jax.search.depth_first import finish as finish_depth_first
+from dendrite_jax.search.depth_first import start as start_depth_first
+from dendrite_jax.search.depth_first import step as step_depth_first
+from dendrite_jax.search.depth_first import unfinished as unfinished_depth_first
 from dendrite_jax.search.expand import SampleThoughts
 from dendrite_jax.search.mcts import MctsConfig, MctsLoop, mcts, read, simulate
 from dendrite_jax.search.mcts import start as start_mcts
@@ -58,7 +62,6 @@ class Steps(NamedTuple):
     advance: Callable[[Model, Any], Any]
     """(model, loop) → loop."""
     view: Callable[[Any], View]
-    """Of a loop that was advanced."""
     unfinished: Callable[[Any], Array]
     """loop → bool[], whether to advance it again."""
     close: Callable[[Any], tuple[State, Array]]
@@ -140,13 +143,24 @@ def tot_dfs(pieces: Pieces, *, proposals: int = 8, expansions: int = 15) -> Meth
         "score": pieces.score,
         "commit": pieces.commit,
     }
-    search = partial(depth_first, **bound)
     return Method(
         config=config,
         paths=config.stack,
         thoughts=proposals,
-        search=search,
-        steps=_in_one_step(search),
+        search=partial(depth_first, **bound),
+        steps=Steps(
+            start=lambda state, roots, key: start_depth_first(
+                state, roots, key, config, pieces.expand.max_tokens, pieces.score
+            ),
+            advance=lambda model, loop: step_depth_first(model, loop, **bound),
+            view=lambda loop: View(
+                finish_depth_first(loop, config, pieces.score)[1],
+                # Places of the stack above those that wait are left as they were.
+                jnp.where(loop.branches >= 0, loop.nodes, NO_NODE),
+            ),
+            unfinished=lambda loop: unfinished_depth_first(loop, config),
+            close=lambda loop: (loop.held.state, loop.branches.reshape(-1)),
+        ),
     )
 
 
@@ -180,7 +194,9 @@ def monte_carlo(
                 state, roots, key, config, pieces.expand.max_tokens
             ),
             advance=lambda model, loop: simulate(model, loop, **bound),
-            view=lambda loop: View(read(loop, config), _no_nodes(loop.held.branch)),
+            view=lambda loop: View(
+                read(loop, config), jnp.full((loop.held.branch.shape[0], 1), NO_NODE)
+            ),
             unfinished=lambda loop: loop.unfinished,
             close=lambda loop: (loop.held.state, held(loop)),
         ),
@@ -249,18 +265,3 @@ def _by_levels(
             close=lambda loop: (loop.state, loop.frontier.reshape(-1)),
         ),
     )
-
-
-def _in_one_step(search: Callable[..., tuple[State, SearchResult]]) -> Steps:
-    """A search that can only be looked at when it is over."""
-    return Steps(
-        start=lambda state, roots, key: (state, roots, key),
-        advance=lambda model, loop: search(model, *loop),
-        view=lambda loop: View(loop[1], _no_nodes(loop[1].answers)),
-        unfinished=lambda loop: jnp.bool_(False),
-        close=lambda loop: (loop[0], jnp.full(1, -1)),
-    )
-
-
-def _no_nodes(like: Array) -> Array:
-    return jnp.full((like.shape[0], 1), NO_NODE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ class ThoughtShape(NamedTuple):
     """Of a thought; a thought also ends on a stop string or on the end of the text."""
     depth: int
     """Thoughts on a path."""
+    hopeless: float = -math.inf
+    """A thought with a lower score is a dead end to a search that backtracks."""
 
 
 def text_method(
@@ -57,7 +60,7 @@ def text_method(
         raise ValueError(f"depth is {thoughts.depth}; it must be at least 1")
     expand = SampleThoughts(thoughts.max_tokens, stop, sampling, any_end=True)
     ended = AnswerTokens(score, jnp.array(end_tokens, jnp.int32))
-    return build(name, Pieces(expand, ended, thoughts.depth), sizes)
+    return build(name, Pieces(expand, ended, thoughts.depth, hopeless=thoughts.hopeless), sizes)
 
 
 def search_from(engine: Engine, branch: int, method: Method, seed: int = 0) -> Iterator[View]:

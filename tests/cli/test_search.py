@@ -84,6 +84,19 @@ def test_the_models_own_verdict_can_be_the_score(search: Any) -> None:
     assert math.exp(found["value"]) + math.exp(swapped["value"]) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("method", ["best-of-n", "tot-dfs", "mcts"])
+def test_other_searches_go_the_same_way(dendrite: Dendrite, checkpoint: str, method: str) -> None:
+    common = ("--prompt", PROMPT, "--depth", "2", "--thought-tokens", "5", "--proposals", "2")
+    own = () if method == "best-of-n" else ("--expansions", "3")
+    ran = dendrite("search", "--model", checkpoint, "--method", method, *common, *own, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    sampled = {"best-of-n": 2 * 2, "tot-dfs": 2 * 2, "mcts": 3 * 2}[method]
+    assert len(found["nodes"]) == 1 + sampled
+    assert found["answers"]
+    assert all(len(answer["tokens"]) > 0 for answer in found["answers"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -96,6 +109,8 @@ def test_the_models_own_verdict_can_be_the_score(search: Any) -> None:
         (["--verdict", "a", "a"], "'a' and 'a' begin with the same token"),
         (["--verdict", "", "a"], "no token of ''"),
         (["--html", "nowhere/tree.html"], "folder nowhere does not exist"),
+        (["--method", "greedy", "--hopeless", "x"], "'x' is not a valid float"),
+        (["--method", "greedy"], "breadth is no size of method 'greedy', which takes none"),
         (["--method", "guess"], "'--method': 'guess' is not"),
     ],
     ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
