@@ -2,7 +2,7 @@
 #
 #   make demo          solve a puzzle with the embedded model
 #   make test          format check, lint, types, all tests that need no torch
-#   make test-oracle   the tests against live transformers and the Triton interpreter
+#   make test-oracle   the tests against live transformers, the Triton interpreter and Chromium
 #   make test-fast     the quick tests only
 #   make wheel-test    build a wheel and use it outside the checkout
 #   make lint, make format, make clean
@@ -72,7 +72,7 @@ $(VENV)/.test: $(VENV)/.package
 	@touch $@
 
 $(VENV)/.oracle: $(VENV)/.test
-	@echo 'installing CPU torch, transformers and Triton (about a minute)'
+	@echo 'installing CPU torch, transformers, Triton and Playwright (about a minute)'
 	@$(INSTALL) '$(TORCH)' || { \
 	  echo 'make: no CPU build of torch; name one with TORCH=, e.g. TORCH=torch-2.13.0+cpu.whl' >&2; \
 	  exit 1; }

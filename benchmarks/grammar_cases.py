@@ -100,6 +100,13 @@ def _hundred_properties(required: bool) -> dict[str, Any]:
     return _closed(properties, names if required else [])
 
 
+def flags() -> Grammar:
+    """Ten required yes-or-no properties without white space: most of the text is forced."""
+    names = _WORDS.split()[:10]
+    schema = _closed({name: {"type": "boolean"} for name in names}, names)
+    return Grammar.from_json_schema({**schema, "x-guidance": {"whitespace_flexible": False}})
+
+
 def _tree() -> dict[str, Any]:
     children = {"type": "array", "items": {"$ref": "#/$defs/node"}}
     node = _closed({"value": {"type": "string"}, "children": children}, ["value"])

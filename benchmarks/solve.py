@@ -19,7 +19,7 @@ def run() -> dict[str, Any]:
     """Times the search one puzzle at a time and in a batch, compilation left out."""
     puzzles = [tuple(map(int, puzzle)) for puzzle in load_test_puzzles()[:NUM_PUZZLES]]
     pretrained = load_solver()
-    search = Game24Search(*pretrained, breadth=BREADTH, proposals=PROPOSALS)
+    search = Game24Search(*pretrained, sizes={"breadth": BREADTH, "proposals": PROPOSALS})
 
     search.solve(puzzles[:1])
     start = time.perf_counter()

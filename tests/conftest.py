@@ -14,7 +14,8 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
 
-# These files import torch, transformers or triton at their top, which only `make test-oracle` has.
+# These files import torch, transformers, triton or playwright at their top, which only
+# `make test-oracle` has.
 collect_ignore_glob = [] if os.environ.get("DENDRITE_ORACLE") == "1" else ["*_oracle.py"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from typing import Any
@@ -28,7 +29,13 @@ def number_after(label: str, out: str) -> float:
 
 def test_all_examples_are_checked_here() -> None:
     names = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert names == {"fork_by_hand", "own_value_function", "vmapped_beam_search"}
+    assert names == {
+        "constrained_beam_search",
+        "extract_json",
+        "fork_by_hand",
+        "own_value_function",
+        "vmapped_beam_search",
+    }
 
 
 def test_fork_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,3 +68,24 @@ def test_vmapped_beam_search(capsys: pytest.CaptureFixture[str]) -> None:
         assert rest.startswith(step.rstrip())
         # Each state held its own prompt: the step is one of its own puzzle.
         assert apply_step(as_state([int(word) for word in puzzle.split()]), step.rstrip("\n"))
+
+
+def test_extract_json(capsys: pytest.CaptureFixture[str]) -> None:
+    objects = run("extract_json.py")
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == objects
+    assert len(objects) == 2
+    for found in objects:
+        assert list(found) == ["a", "op", "b", "result", "left", "value"]
+        assert found["op"] in ("+", "-", "*", "/")
+        assert all(re.fullmatch("[0-9]{1,3}(/[0-9]{1,2})?", number) for number in found["left"])
+
+
+def test_constrained_beam_search(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = run("constrained_beam_search.py")
+    out = capsys.readouterr().out
+    assert list(steps) == ["multiply first", "add first", "as it likes"]
+    assert re.match(r" \d+ \* \d+ = ", steps["multiply first"])
+    assert re.match(r" \d+ \+ \d+ = ", steps["add first"])
+    assert parse_step(steps["as it likes"]) is not None
+    assert all(step in out for step in steps.values())

@@ -60,6 +60,15 @@ def solve(as_json: bool, out: Path | None) -> None:
 @json_option
 @_json_out
 @compile_cache_option
+def grammar(as_json: bool, out: Path | None) -> None:
+    """What a grammar costs, against masks that other libraries make on the host."""
+    _run("grammar", as_json, out)
+
+
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
 def tree(as_json: bool, out: Path | None) -> None:
     """Search trees, against a prefill of every branch and against transformers."""
     _run("tree", as_json, out)

@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.text import Text
 
 from dendrite_jax.cli.common import (
     compile_cache_option,
     draw_each,
+    dtype_option,
     json_option,
+    model_option,
     print_json,
     seed_option,
     working,
 )
+from dendrite_jax.cli.grammar_options import grammar_options, path_name
+from dendrite_jax.cli.loading import loading_bar
 
 if TYPE_CHECKING:
+    from dendrite_jax.grammar import Grammar
     from dendrite_jax.serving import Completion, Engine
 
 
 @click.command()
-@click.option("--model", required=True, help="A Hugging Face model folder or hub id.")
+@model_option
 @click.option("--prompt", required=True, help="The text to continue.")
 @click.option("-n", "num_branches", default=1, show_default=True, help="Continuations.")
 @click.option("--max-new-tokens", default=64, show_default=True)
@@ -34,13 +38,9 @@ if TYPE_CHECKING:
 @click.option("--min-p", type=float, default=None)
 @click.option("--repetition-penalty", type=float, default=None)
 @click.option("--stop", "stop_strings", multiple=True, help="A text that ends a continuation.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default=None,
-    help="Of weights and cache; the checkpoint's own by default.",
-)
+@dtype_option
 @click.option("--max-context", default=2048, show_default=True, help="Tokens a branch can hold.")
+@grammar_options
 @seed_option
 @json_option
 @compile_cache_option
@@ -57,6 +57,7 @@ def generate(
     stop_strings: tuple[str, ...],
     dtype: str | None,
     max_context: int,
+    grammar: Grammar | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -66,6 +67,8 @@ def generate(
     Examples:
       dendrite generate --model ./Llama-3.2-1B --prompt "Once upon a time" -n 4
       dendrite generate --model Qwen/Qwen3-0.6B --prompt "def f(x):" --temperature 0 --json
+      dendrite generate --model ./Llama-3.2-1B --prompt "Ada, 36:" --json-schema person.json
+      dendrite generate --model ./Llama-3.2-1B --prompt "Is 7 prime?" --choice yes,no
     """
     from dendrite_jax.engine import Sampling
 
@@ -75,12 +78,16 @@ def generate(
     console = Console(stderr=True)
     engine = _load(model, dtype, max_context, num_branches + 1, console, quiet=as_json)
     with working(console, "compiling and running the prompt", quiet=as_json):
-        root = engine.prompt(prompt, seed=seed)
+        compiled = None if grammar is None else engine.compile(grammar)
+        root = engine.prompt(prompt, seed=seed, grammar=compiled)
         branches = engine.fork(root, num_branches)
     rounds = engine.stream(branches, max_new_tokens, sampling, stop_strings)
     if as_json:
         *_, completions = rounds
-        print_json({"completions": [asdict(item) for item in completions], "stats": engine.stats()})
+        report = {"completions": [asdict(item) for item in completions], "stats": engine.stats()}
+        if compiled is not None:
+            report["grammar"] = {"path": path_name(compiled)}
+        print_json(report)
         return
     draw_each(Console(), (_text(prompt, completions) for completions in rounds))
 
@@ -90,17 +97,8 @@ def _load(
 ) -> Engine:
     from dendrite_jax.serving import Engine
 
-    columns = (TextColumn("loading weights"), BarColumn(), DownloadColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
-        task = bar.add_task("weights", total=None)
-        return Engine.load(
-            model,
-            dtype,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            max_context=max_context,
-            num_slots=num_slots,
-        )
+    with loading_bar(console, quiet) as progress:
+        return Engine.load(model, dtype, progress, max_context=max_context, num_slots=num_slots)
 
 
 def _text(prompt: str, completions: list[Completion]) -> Text:

@@ -9,6 +9,7 @@ import click
 from dendrite_jax.cli.bench import bench
 from dendrite_jax.cli.generate import generate
 from dendrite_jax.cli.info import info
+from dendrite_jax.cli.search import search
 from dendrite_jax.cli.solve import solve
 
 
@@ -20,13 +21,14 @@ def cli() -> None:
     \b
     Examples:
       dendrite solve "4 5 6 10"
+      dendrite search --model ./Llama-3.2-1B --prompt "Three facts about owls:"
       dendrite generate --model ./Llama-3.2-1B --prompt "Once upon a time" -n 4
       dendrite bench fork --json
       dendrite info
     """
 
 
-for command in (solve, generate, bench, info):
+for command in (solve, search, generate, bench, info):
     cli.add_command(command)
 
 

@@ -1,10 +1,12 @@
-"""`dendrite solve`: a Game-of-24 puzzle by tree search with the embedded model."""
+"""`dendrite solve`: a Game-of-24 puzzle by any search with the embedded model."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,27 +16,37 @@ from rich.tree import Tree
 from dendrite_jax.cli.common import (
     compile_cache_option,
     draw_each,
+    html_option,
     json_option,
+    method_options,
     print_json,
     seed_option,
     working,
 )
 
 if TYPE_CHECKING:
-    from dendrite_jax.tasks.game24.solutions import Results
+    from dendrite_jax.tasks.game24.solutions import Results, Snapshot
     from dendrite_jax.tasks.game24.solve import Game24Search
 
 
 @click.command()
 @click.argument("puzzle")
 @click.option("--target", default=24, show_default=True, help="The number to make, 1 to 100.")
-@click.option("--breadth", default=5, show_default=True, help="Steps kept at each level.")
-@click.option("--proposals", default=40, show_default=True, help="Steps sampled at each level.")
+@method_options
 @seed_option
 @json_option
+@html_option
 @compile_cache_option
-def solve(puzzle: str, target: int, breadth: int, proposals: int, seed: int, as_json: bool) -> None:
-    """Make a target from four numbers, each used once, by tree of thoughts.
+def solve(
+    puzzle: str,
+    target: int,
+    method: str,
+    sizes: dict[str, int],
+    seed: int,
+    as_json: bool,
+    html: Path | None,
+) -> None:
+    """Make a target from four numbers, each used once, by tree of thoughts or another search.
 
     The embedded model proposes steps and says whether each can still reach the target; the search
     keeps the best. It is a small model trained for this task. Exits with 1 if nothing was found.
@@ -44,6 +56,7 @@ def solve(puzzle: str, target: int, breadth: int, proposals: int, seed: int, as_
       dendrite solve "4 5 6 10"
       dendrite solve "3 3 8 8" --breadth 10 --proposals 80
       dendrite solve "1 2 7 7" --target 37 --json
+      dendrite solve "4 5 6 10" --html tree.html
     """
     started = time.perf_counter()
     from dendrite_jax.tasks.game24.rules import check_target, parse_puzzle
@@ -54,11 +67,13 @@ def solve(puzzle: str, target: int, breadth: int, proposals: int, seed: int, as_
     with working(console, "loading the model", quiet=as_json):
         from dendrite_jax.tasks.game24.solve import Game24Search, load_solver
 
-        search = Game24Search(*load_solver(), breadth=breadth, proposals=proposals)
+        search = Game24Search(*load_solver(), method=method, sizes=sizes)
     with working(console, "compiling (once; kept for the next run)", quiet=as_json):
         search.compile()
-    results = _search(search, numbers, target, seed, console, quiet=as_json)
-    summary = _summary(results, search, time.perf_counter() - started)
+    snapshot = _search(search, numbers, target, seed, console, quiet=as_json)
+    if html is not None:
+        _write_page(html, snapshot, search)
+    summary = _summary(search.judge(snapshot), search, time.perf_counter() - started)
     if as_json:
         print_json(summary)
     else:
@@ -74,24 +89,40 @@ def _search(
     seed: int,
     console: Console,
     quiet: bool,
-) -> Results:
-    """Runs the search level by level, drawing the tree after each."""
-    from dendrite_jax.cli.draw import tree_view
+) -> Snapshot:
+    """Runs the search step by step, drawing the tree after each."""
+    from dendrite_jax.search.export import to_rich
 
-    if quiet:
-        return search.solve([numbers], target, seed)
     snapshots = []
 
     def views() -> Iterator[Tree]:
         for snapshot in search.levels([numbers], target, seed):
             snapshots.append(snapshot)
-            yield tree_view(snapshot, search.tokenizer.decode)
+            yield to_rich(
+                snapshot.view.result,
+                decode=search.tokenizer.decode,
+                title=snapshot.title,
+                kept=snapshot.view.kept[0].tolist(),
+                show_value=lambda value: f"{math.exp(value):.3f}",  # how sure the model is
+            )
 
+    if quiet:
+        *_, last = search.levels([numbers], target, seed)
+        return last
     draw_each(console, views())
-    return search.judge(snapshots[-1])
+    return snapshots[-1]
+
+
+def _write_page(path: Path, snapshot: Snapshot, search: Game24Search) -> None:
+    from dendrite_jax.search.export import to_html
+
+    page = to_html(snapshot.view.result, decode=search.tokenizer.decode, title=snapshot.title)
+    path.write_text(page, encoding="utf-8")
 
 
 def _summary(results: Results, search: Game24Search, seconds: float) -> dict[str, Any]:
+    from dendrite_jax.tasks.game24.solve import PROMPT_TOKENS
+
     solution = results.solutions[0]
     right = next((answer for answer in solution.answers if answer.solved), None)
     ledger = results.ledger
@@ -105,7 +136,7 @@ def _summary(results: Results, search: Game24Search, seconds: float) -> dict[str
         "legal_nodes": solution.legal_nodes,
         "forks": ledger["forks"],
         "microseconds_per_fork": search.fork_microseconds(),
-        "tokens_prefilled": ledger["prefilled"],
+        "tokens_prefilled": ledger["prefilled"] + PROMPT_TOKENS,
         "tokens_generated": ledger["generated"],
         "tokens_not_recomputed": ledger["reused"],
         "seconds": seconds,

@@ -1,14 +1,17 @@
 """Prefill, decode steps, sampling and generation over the paged cache."""
 
 from dendrite_jax.engine.constraint import (
+    WANTED,
     Constraint,
     constrain,
     ends_text,
     has_ended,
+    is_unknown,
     mask_logits,
     with_table,
 )
-from dendrite_jax.engine.generate import NO_TOKEN, GenerateConfig, Generated, generate
+from dendrite_jax.engine.generate import generate
+from dendrite_jax.engine.generated import GenerateConfig, Generated
 from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
     Model,
@@ -31,12 +34,14 @@ from dendrite_jax.engine.step import (
 )
 from dendrite_jax.engine.stop_strings import can_match, compile_stop_strings
 from dendrite_jax.engine.stopping import FINISH_NAMES, StopRules, StopStrings
+from dendrite_jax.grammar import NO_TOKEN
 
 __all__ = [
     "FINISH_NAMES",
     "GREEDY",
     "NO_TOKEN",
     "PLAIN",
+    "WANTED",
     "Constraint",
     "GenerateConfig",
     "Generated",
@@ -58,6 +63,7 @@ __all__ = [
     "generate",
     "has_ended",
     "init",
+    "is_unknown",
     "length_bucket",
     "mask_logits",
     "next_logits",

@@ -15,7 +15,9 @@ from dendrite_jax.grammar import (
     NO_TOKEN,
     CompiledGrammar,
     LazyTable,
+    accept_token,
     apply_token_bitmask,
+    forced_tokens,
     initial_state,
     is_dead,
     is_terminated,
@@ -50,7 +52,7 @@ class Constraint(struct.PyTreeNode):
 def constrain(
     state: State,
     branch_ids: Array,
-    table: CompiledGrammar | LazyTable,
+    table: CompiledGrammar | LazyTable | None,
     grammar_index: Array | int = 0,
 ) -> State:
     """Puts branches under grammars: their next token is the first of a text.
@@ -63,11 +65,19 @@ def constrain(
     Args:
       state: the engine state; donate it under jit.
       branch_ids: i32[n], negative for an idle lane.
-      table: the grammars; copied, so that donating the state leaves the caller's arrays alone.
+      table: the grammars, copied, so that donating the state leaves the caller's arrays alone; None
+        stays with the state's own.
       grammar_index: i32[] or i32[n], which grammar of the table; NO_GRAMMAR frees a branch.
+
+    Raises:
+      ValueError: `table` is None and the state has none.
     """
     slots = state.cache.num_slots
     held = state.constraint
+    if table is None:
+        if held is None:
+            raise ValueError("table is None; a state's first constraint needs one")
+        table = held.table
     grammar_state = jnp.full(slots, FREE_STATE, jnp.int32) if held is None else held.grammar_state
     slot = jnp.where(branch_ids >= 0, branch_ids, slots)
     first = jnp.broadcast_to(initial_state(table, grammar_index), branch_ids.shape)
@@ -116,6 +126,29 @@ def ends_text(state: State, branch_ids: Array, tokens: Array) -> Array:
         return jnp.zeros(tokens.shape, bool)
     after, _ = try_accept_token(held.table, _lane_states(held, branch_ids), tokens)
     return is_terminated(after)
+
+
+def forced_after(state: State, branch_ids: Array, tokens: Array, limit: int) -> tuple[Array, Array]:
+    """A token of each lane, and those that its grammar leaves no choice about after it.
+
+    Args:
+      state: the engine state.
+      branch_ids: i32[lanes], negative for an idle lane.
+      tokens: i32[lanes].
+      limit: the most tokens that may follow (static).
+
+    Returns:
+      i32[lanes, n], n is 1 + limit, or 1 where no grammar can tell; and how many of a lane's are
+      real, i32[lanes].
+    """
+    held = state.constraint
+    count = jnp.ones_like(tokens)
+    if limit == 0 or held is None or isinstance(held.table, LazyTable):
+        return tokens[:, None], count
+    after = accept_token(held.table, _lane_states(held, branch_ids), tokens)
+    forced, _ = forced_tokens(held.table, after, limit)
+    count += jnp.sum(forced != NO_TOKEN, axis=1)
+    return jnp.concatenate([tokens[:, None], jnp.maximum(forced, 0)], axis=1), count
 
 
 def is_unknown(state: State, branch_ids: Array, tokens: Array) -> Array:
@@ -177,6 +210,8 @@ def accept_tokens(
 
 def _log_misses(constraint: Constraint, grammar_state: Array, missed: Array) -> Constraint:
     """Remembers the unknown edges (grammar state, missed token) of lanes that met one."""
+    if isinstance(constraint.table, CompiledGrammar):
+        return constraint
     miss = missed != NO_TOKEN
     place = constraint.num_wanted + jnp.cumsum(miss) - 1
     edges = jnp.stack([grammar_state, missed], axis=1)

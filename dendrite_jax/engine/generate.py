@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax.engine.constraint import finish_reason, is_unknown, mask_logits
-from dendrite_jax.engine.sampling import PLAIN, Sampling, sample
+from dendrite_jax.engine.constraint import (
+    finish_reason,
+    forced_after,
+    is_unknown,
+    mask_logits,
+)
+from dendrite_jax.engine.generated import GenerateConfig, Generated, Taken
+from dendrite_jax.engine.sampling import PLAIN, Sampling, sample, token_logprob
 from dendrite_jax.engine.state import Model, State, branch_tokens
-from dendrite_jax.engine.step import advance, next_logits
+from dendrite_jax.engine.step import append_tokens, next_logits
 from dendrite_jax.engine.stopping import (
     FAILED,
     GRAMMAR_MISS,
@@ -21,46 +26,9 @@ from dendrite_jax.engine.stopping import (
     StopRules,
     advance_stop,
 )
-from dendrite_jax.grammar import NO_TOKEN
-
-
-@dataclass(frozen=True)
-class GenerateConfig:
-    """Static shape of a generation.
-
-    Attributes:
-      max_new_tokens: most tokens a lane gets.
-      top_logprobs: how many of the most likely tokens to report at each place.
-      return_hidden: whether to keep the hidden state after each token.
-    """
-
-    max_new_tokens: int
-    top_logprobs: int = 0
-    return_hidden: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
-        if self.top_logprobs < 0:
-            raise ValueError(f"top_logprobs is {self.top_logprobs}; it must be at least 0")
-
-
-class Generated(NamedTuple):
-    """The new tokens of each lane; places at or past `length` hold NO_TOKEN and zeros."""
-
-    tokens: Array  # i32[lanes, max_new_tokens]
-    length: Array  # i32[lanes]
-    raw_logprobs: Array  # f32[lanes, max_new_tokens], under the model's own distribution
-    logprobs: Array  # f32[lanes, max_new_tokens], under the processed distribution
-    finish: Array  # i32[lanes], an index of FINISH_NAMES
-    top_tokens: Array  # i32[lanes, max_new_tokens, top_logprobs], most likely first
-    top_raw_logprobs: Array  # f32[lanes, max_new_tokens, top_logprobs]
-    string_state: Array  # i32[lanes], where stop-string matching stands; give it to go on
-    hidden: Array | None  # [lanes, max_new_tokens, hidden], after each token, if asked for
 
 
 class _Loop(NamedTuple):
-    step: Array  # i32[]
     state: State
     seen: Array | None  # bool[lanes, vocab]
     out: Generated
@@ -74,15 +42,16 @@ def generate(
     sampling: Sampling = PLAIN,
     stop: StopRules | None = None,
     string_state: Array | None = None,
+    begun: Generated | None = None,
 ) -> tuple[State, Generated]:
     """Grows branches until each meets a stop rule, its length, or a full cache.
-
-    A branch under a grammar (`constrain`) draws from the tokens that it allows, and ends as
-    STOP_TOKEN with its text, at once where the text is complete already.
 
     Every token, the last one included, is appended to its branch, so that a branch holds exactly
     what it generated and can be forked or continued. What a branch gets depends on its own tokens,
     key and position only, not on the other lanes.
+
+    A branch under a grammar (`constrain`) draws from the tokens that it allows, and ends as
+    STOP_TOKEN with its text, at once where the text is complete already.
 
     Args:
       model: the model.
@@ -92,21 +61,29 @@ def generate(
       sampling: how to choose tokens.
       stop: what ends a lane early; nothing when None.
       string_state: i32[lanes], from an earlier call that this one continues; None starts afresh.
+      begun: what an earlier call with the same arguments gave, or `Generated.empty`: its lanes that
+        ended as GRAMMAR_MISS go on, over a state whose table has grown.
 
     Returns:
       The state and the new tokens. A lane whose branch runs out of blocks or context ends as
       FAILED with the tokens that fitted; one that has left its grammar as GRAMMAR_DEAD; one that
-      needs an edge that its `LazyTable` does not know as GRAMMAR_MISS, before that token: a call
-      with the grown table draws the same token again and goes on. The others go on.
+      needs an edge that its `LazyTable` does not know as GRAMMAR_MISS, before that token, which a
+      call with `begun` draws again. The others go on.
     """
     stop = StopRules.of() if stop is None else stop
-    lanes = branch_ids.shape[0]
+    lane = jnp.arange(branch_ids.shape[0])
     seen = None
     if sampling.repetition_penalty is not None:
         seen = _seen_tokens(model, state, branch_ids)
+    if begun is None:
+        out = Generated.empty(model, state, branch_ids, config, string_state)
+    else:
+        missed = begun.finish == GRAMMAR_MISS
+        out = begun._replace(finish=jnp.where(missed, RUNNING, begun.finish))
 
     def body(loop: _Loop) -> _Loop:
-        running = loop.out.finish == RUNNING
+        out = loop.out
+        running = out.finish == RUNNING
         ids = jnp.where(running, branch_ids, -1)
         slot = jnp.maximum(ids, 0)
         logits = next_logits(model, loop.state, ids)
@@ -114,79 +91,119 @@ def generate(
         masked = mask_logits(loop.state, ids, logits)
         chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen, masked)
         unknown = is_unknown(loop.state, ids, chosen.token)
-        state, ok = advance(model, loop.state, ids, chosen.token)
-        string_state, reason = advance_stop(stop, loop.out.string_state, chosen.token)
+
+        tokens, count = forced_after(loop.state, ids, chosen.token, config.fast_forward)
+        room = jnp.minimum(
+            config.max_new_tokens - out.length, loop.state.cache.max_context - position
+        )
+        count = jnp.clip(room, 1, count)
+        string_state, reason, count = _read_stops(stop, out.string_state, tokens, count)
+        state, hidden, forced, ok = _append(model, loop.state, ids, tokens, count, config)
+
         by_grammar = finish_reason(state, ids)
         reason = jnp.where(by_grammar == RUNNING, reason, by_grammar)
         reason = jnp.where(ok, reason, jnp.where(unknown, GRAMMAR_MISS, FAILED))
-        last = loop.step + 1 == config.max_new_tokens
-        reason = jnp.where((reason == RUNNING) & last, LENGTH, reason)
-
-        out, kept = loop.out, running & ok
-        length = out.length + kept
+        kept = running & ok
+        top_tokens, top_raw_logprobs = _top(logits, config)
+        out = out.append(
+            Taken(
+                length=jnp.where(kept, count, 0),
+                tokens=tokens,
+                raw_logprobs=_after(chosen.raw_logprob, forced.raw_logprobs),
+                # What is forced has all the mass that the grammar leaves.
+                logprobs=_after(chosen.logprob, jnp.zeros_like(forced.raw_logprobs)),
+                top_tokens=_after(top_tokens, forced.top_tokens),
+                top_raw_logprobs=_after(top_raw_logprobs, forced.top_raw_logprobs),
+                hidden=hidden,
+            )
+        )
+        full = (reason == RUNNING) & (out.length == config.max_new_tokens)
         out = out._replace(
-            tokens=out.tokens.at[:, loop.step].set(jnp.where(kept, chosen.token, NO_TOKEN)),
-            length=length,
-            raw_logprobs=out.raw_logprobs.at[:, loop.step].set(
-                jnp.where(kept, chosen.raw_logprob, 0.0)
-            ),
-            logprobs=out.logprobs.at[:, loop.step].set(jnp.where(kept, chosen.logprob, 0.0)),
-            finish=jnp.where(running, reason, out.finish),
+            finish=jnp.where(running, jnp.where(full, LENGTH, reason), out.finish),
             string_state=jnp.where(kept, string_state, out.string_state),
         )
-        out = _record_top(out, logits, kept, loop.step, config)
-        if out.hidden is not None:
-            hidden = jnp.where(kept[:, None], state.hidden[slot], 0)
-            out = out._replace(hidden=out.hidden.at[:, loop.step].set(hidden))
         seen = loop.seen
         if seen is not None:
-            seen = seen.at[jnp.arange(lanes), chosen.token].set(True)
-        return _Loop(loop.step + 1, state, seen, out)
+            read = jnp.arange(tokens.shape[1]) < count[:, None]
+            columns = jnp.where(read, tokens, model.vocab_size)
+            seen = seen.at[lane[:, None], columns].set(True, mode="drop")
+        return _Loop(state, seen, out)
 
-    start = _Loop(
-        step=jnp.int32(0),
-        state=state,
-        seen=seen,
-        out=_empty(model, state, branch_ids, config, string_state),
-    )
-    end = jax.lax.while_loop(lambda loop: jnp.any(loop.out.finish == RUNNING), body, start)
+    def goes_on(loop: _Loop) -> Array:
+        return jnp.any(loop.out.finish == RUNNING)
+
+    end = jax.lax.while_loop(goes_on, body, _Loop(state, seen, out))
     return end.state, end.out
 
 
-def _empty(
-    model: Model,
-    state: State,
-    branch_ids: Array,
-    config: GenerateConfig,
-    string_state: Array | None,
-) -> Generated:
-    lanes = branch_ids.shape[0]
-    shape = (lanes, config.max_new_tokens)
-    hidden = (*shape, model.hidden_size)
-    return Generated(
-        tokens=jnp.full(shape, NO_TOKEN, jnp.int32),
-        length=jnp.zeros(lanes, jnp.int32),
-        raw_logprobs=jnp.zeros(shape, jnp.float32),
-        logprobs=jnp.zeros(shape, jnp.float32),
-        finish=jnp.where(branch_ids >= 0, finish_reason(state, branch_ids), FAILED),
-        top_tokens=jnp.full((*shape, config.top_logprobs), NO_TOKEN, jnp.int32),
-        top_raw_logprobs=jnp.zeros((*shape, config.top_logprobs), jnp.float32),
-        string_state=jnp.zeros(lanes, jnp.int32) if string_state is None else string_state,
-        hidden=jnp.zeros(hidden, model.dtype) if config.return_hidden else None,
-    )
+class _Forced(NamedTuple):
+    """What the model says of the tokens that follow a sampled one, n of them."""
+
+    raw_logprobs: Array  # f32[lanes, n]
+    top_tokens: Array  # i32[lanes, n, top_logprobs]
+    top_raw_logprobs: Array  # f32[lanes, n, top_logprobs]
 
 
-def _record_top(
-    out: Generated, logits: Array, kept: Array, step: Array, config: GenerateConfig
-) -> Generated:
+def _append(
+    model: Model, state: State, ids: Array, tokens: Array, count: Array, config: GenerateConfig
+) -> tuple[State, Array, _Forced, Array]:
+    """Appends the first `count` tokens of each lane, in a step as wide as some lane needs it.
+
+    Returns the state, the hidden states [lanes, tokens, hidden] and what is said of all tokens but
+    the first, arbitrary past `count`, and the lanes' ok.
+    """
+
+    lanes, width = tokens.shape
+    more = width - 1
+
+    def one(state: State) -> tuple[State, Array, _Forced, Array]:
+        state, hidden, ok = append_tokens(model, state, ids, tokens[:, :1], count, "generated")
+        nothing = _Forced(
+            raw_logprobs=jnp.zeros((lanes, more), jnp.float32),
+            top_tokens=jnp.zeros((lanes, more, config.top_logprobs), jnp.int32),
+            top_raw_logprobs=jnp.zeros((lanes, more, config.top_logprobs), jnp.float32),
+        )
+        return state, jnp.pad(hidden, ((0, 0), (0, more), (0, 0))), nothing, ok
+
+    def several(state: State) -> tuple[State, Array, _Forced, Array]:
+        state, hidden, ok = append_tokens(model, state, ids, tokens, count, "generated")
+        logits = model.unembed(hidden[:, :-1])
+        forced = _Forced(token_logprob(logits, tokens[:, 1:]), *_top(logits, config))
+        return state, hidden, forced, ok
+
+    return one(state) if more == 0 else jax.lax.cond(jnp.any(count > 1), several, one, state)
+
+
+def _after(first: Array, rest: Array) -> Array:
+    """[lanes, ...] before [lanes, n, ...] along the second axis."""
+    return jnp.concatenate([first[:, None], rest], axis=1)
+
+
+def _read_stops(
+    stop: StopRules, string_state: Array, tokens: Array, count: Array
+) -> tuple[Array, Array, Array]:
+    """Feeds each lane's first `count` tokens to the stop rules, up to one that ends it.
+
+    Returns the string states i32[lanes], why lanes end (or RUNNING), and how many tokens were read.
+    """
+    string_state, reason = advance_stop(stop, string_state, tokens[:, 0])
+    read = jnp.ones_like(count)
+    for column in range(1, tokens.shape[1]):
+        reading = (column < count) & (reason == RUNNING)
+        after, why = advance_stop(stop, string_state, tokens[:, column])
+        string_state = jnp.where(reading, after, string_state)
+        reason = jnp.where(reading, why, reason)
+        read = read + reading
+    return string_state, reason, read
+
+
+def _top(logits: Array, config: GenerateConfig) -> tuple[Array, Array]:
+    """The likeliest tokens [..., top_logprobs] of logits [..., vocab], and their logprobs."""
     if config.top_logprobs == 0:
-        return out
+        shape = (*logits.shape[:-1], 0)
+        return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
     values, tokens = jax.lax.top_k(jax.nn.log_softmax(logits), config.top_logprobs)
-    kept = kept[:, None]
-    return out._replace(
-        top_tokens=out.top_tokens.at[:, step].set(jnp.where(kept, tokens, NO_TOKEN)),
-        top_raw_logprobs=out.top_raw_logprobs.at[:, step].set(jnp.where(kept, values, 0.0)),
-    )
+    return tokens, values
 
 
 def _seen_tokens(model: Model, state: State, branch_ids: Array) -> Array:

@@ -44,7 +44,7 @@ def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[
 def advance(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[State, Array]:
     """`step` without the logits, for loops that take them from `next_logits`; state and ok."""
     count = jnp.ones_like(tokens)
-    state, _, ok = _run(model, state, branch_ids, tokens[:, None], count, "generated")
+    state, _, ok = append_tokens(model, state, branch_ids, tokens[:, None], count, "generated")
     return state, ok
 
 
@@ -88,7 +88,7 @@ def score_tokens(
     Takes what `prefill` takes, in one chunk. Returns the state, f32[lanes, length, vocab] and the
     bool[lanes] of lanes that took their tokens.
     """
-    state, hidden, ok = _run(model, state, branch_ids, tokens, count, "scored")
+    state, hidden, ok = append_tokens(model, state, branch_ids, tokens, count, "scored")
     return state, model.unembed(hidden), ok
 
 
@@ -104,7 +104,7 @@ def _prefill_chunks(
 ) -> tuple[State, Array]:
     lanes, length = tokens.shape
     if length <= chunk:
-        state, _, ok = _run(model, state, branch_ids, tokens, count, "prefilled")
+        state, _, ok = append_tokens(model, state, branch_ids, tokens, count, "prefilled")
         return state, ok
     num_chunks = -(-length // chunk)
     padded = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - length)))
@@ -117,7 +117,7 @@ def _prefill_chunks(
         here = jnp.clip(count - index * chunk, 0, chunk)
         here = jnp.where(count > length, count, here)  # for `append` to refuse, not the padding
         ids = jnp.where(ok, branch_ids, -1)
-        state, _, taken = _run(model, state, ids, tokens, here, "prefilled")
+        state, _, taken = append_tokens(model, state, ids, tokens, here, "prefilled")
         return (state, ok & (taken | (here == 0))), None
 
     start = (state, jnp.ones(lanes, bool))
@@ -125,10 +125,23 @@ def _prefill_chunks(
     return state, ok & (count > 0)
 
 
-def _run(
+def append_tokens(
     model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, counter: str
 ) -> tuple[State, Array, Array]:
-    """Appends tokens, counted as `counter`; the state, each token's hidden state, the lanes' ok."""
+    """Appends tokens in one forward pass; the other functions here are made of it.
+
+    Args:
+      model: the model.
+      state: the engine state; donate it under jit.
+      branch_ids: i32[lanes], each at most once; negative for an idle lane.
+      tokens: i32[lanes, length].
+      count: i32[lanes], how many of a lane's tokens are real.
+      counter: what the ledger counts them as.
+
+    Returns:
+      The state, the hidden state [lanes, length, hidden] of each token, and the bool[lanes] of
+      lanes that took theirs. One that meets an edge unknown to its `LazyTable` takes none.
+    """
     constraint = state.constraint
     if constraint is not None:
         constraint, grammar_state, missed = accept_tokens(constraint, branch_ids, tokens, count)

@@ -13,7 +13,7 @@ CharSet = tuple[tuple[int, int], ...]
 # One inclusive byte range per byte of the encoding.
 ByteRanges = tuple[tuple[int, int], ...]
 
-# The largest code point of each encoded length, and the lead byte's fixed bits.
+# The largest code point of each encoded length.
 _LENGTH_LIMITS = (0x7F, 0x7FF, 0xFFFF, MAX_CODE_POINT)
 
 

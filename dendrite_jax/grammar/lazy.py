@@ -22,7 +22,7 @@ from dendrite_jax.grammar.compiler import GrammarCompiler, byte_automaton
 from dendrite_jax.grammar.errors import GrammarError, TooManyStatesError
 from dendrite_jax.grammar.grammar import Grammar, GrammarKind
 from dendrite_jax.grammar.lark_check import check_rules_can_end
-from dendrite_jax.grammar.lazy_table import NO_EDGE, NODE, PROBES, LazyTable, edge_hash
+from dendrite_jax.grammar.lazy_table import NEXT, NO_EDGE, NODE, PROBES, LazyTable, edge_hash
 
 _SHARED_NODES = (DEAD_STATE, DONE_STATE, FREE_STATE)
 _EOS_MASK, _FREE_MASK = 0, 1
@@ -33,17 +33,15 @@ _CHUNK = 64
 
 
 class LazyGrammar:
-    """The known part of one or several grammars' automata, on the host and on the device.
+    """The known part of one or several grammars' automata, on the host.
 
     Every grammar has a matcher of its own, so that a failure inside llguidance reaches the
     branches of one grammar only: they go to the dead state.
 
     Attributes:
-        table: what the device knows; `expand` replaces it and consumes the one before.
+        vocab_size: the number of tokens.
         failures: how many edges led to the dead state because llguidance gave up.
     """
-
-    table: LazyTable
 
     def __init__(
         self,
@@ -73,7 +71,7 @@ class LazyGrammar:
         self._masks = np.zeros((max_masks, words), np.uint32)
         self._mask_id = np.full(max_nodes, _EOS_MASK, np.int32)
         self._edges = np.full((_SLOTS_PER_NODE * max_nodes, 3), NO_EDGE, np.int32)
-        self._edge_targets: dict[tuple[int, int], int] = {}
+        self._edge_slots: dict[tuple[int, int], int] = {}
         self._node_matchers: dict[int, llguidance.LLMatcher] = {}
         self._mask_numbers: dict[bytes, int] = {}
         self._reset_free()
@@ -88,14 +86,24 @@ class LazyGrammar:
         ]
         self._intern_shared_masks()
         self._roots = [self._add_root(grammar) for grammar in grammars]
-        self.table = LazyTable(
-            edges=jnp.asarray(self._edges),
-            token_bitmask=jnp.asarray(self._masks),
-            mask_id=jnp.asarray(self._mask_id),
+        self.vocab_size = compiler.vocab_size
+
+    @property
+    def table(self) -> LazyTable:
+        """A copy of what is known, on the device; `expand` grows the copies that exist."""
+        return LazyTable(
+            edges=jnp.array(self._edges),
+            token_bitmask=jnp.array(self._masks),
+            mask_id=jnp.array(self._mask_id),
             start=jnp.asarray(self._roots, jnp.int32),
             eos_ids=jnp.asarray(self._eos),
-            vocab_size=compiler.vocab_size,
+            vocab_size=self.vocab_size,
         )
+
+    @property
+    def states(self) -> list[int]:
+        """The numbers of the nodes kept."""
+        return list(self._node_matchers)
 
     @property
     def nodes(self) -> int:
@@ -108,38 +116,46 @@ class LazyGrammar:
         return len(self._mask_numbers)
 
     def expand(
-        self, states: ArrayLike, tokens: ArrayLike, held: ArrayLike | None = None
+        self,
+        states: ArrayLike,
+        tokens: ArrayLike,
+        held: ArrayLike | None = None,
+        table: LazyTable | None = None,
     ) -> LazyTable:
-        """Adds the edges that a stopped loop asked for, and returns the new table.
+        """Adds the edges that a stopped loop asked for, and returns a table that has them.
 
         Args:
             states: i32[n], the states at which `try_accept_token` missed.
             tokens: i32[n], the tokens that it missed; NO_TOKEN is ignored.
-            held: i32[m], all states that branches hold or may return to. When the table is full,
-                nodes that are neither here nor in `states` are forgotten.
+            held: i32[m], all states that branches hold or may return to. When there is no room,
+                nodes that are neither here nor in `states` are forgotten; their numbers are given
+                out again, so that only the table that is returned then may be used on.
+            table: the table of the loop, which is consumed; a new one is made when None.
 
         Raises:
             TooManyStatesError: the held states alone fill the table; the message names the knob.
+                Nothing has changed.
         """
         wanted = dict.fromkeys(
             pair
             for pair in zip(_ints(states), _ints(tokens), strict=True)
-            if pair[0] in self._node_matchers
-            and pair[1] != NO_TOKEN
-            and pair not in self._edge_targets
+            if pair[0] in self._node_matchers and pair[1] != NO_TOKEN
         )
-        if len(wanted) > len(self._free_nodes) or len(wanted) > len(self._free_masks):
-            kept = {*_ints(states), *_ints(states if held is None else held), *self._roots}
-            self._forget_all_but(kept, room=len(wanted))
-        new_edges, new_nodes, new_masks = [], [], []
-        for state, token in wanted:
-            masks_before = len(self._mask_numbers)
-            target = self._add_node(state, token)
-            new_edges.append(self._add_edge(state, token, target))
-            new_nodes.append(target)
-            if len(self._mask_numbers) > masks_before:
-                new_masks.append(int(self._mask_id[target]))
-        self._write(new_edges, new_nodes, new_masks)
+        unknown = [pair for pair in wanted if pair not in self._edge_slots]
+        if len(unknown) > len(self._free_nodes) or len(unknown) > len(self._free_masks):
+            kept = {*_ints(states), *_ints(states if held is None else held)}
+            self._forget_all_but(kept, room=len(unknown))
+            table = None
+        for state, token in unknown:
+            self._add_edge(state, token, self._add_node(state, token))
+        if table is None:
+            return self.table
+        # Edges that another loop asked for first are news to this table too.
+        return self._write(table, [self._edge_slots[pair] for pair in wanted])
+
+    def forget(self, held: ArrayLike) -> LazyTable:
+        """Drops all nodes but the first ones and those in i32[m] `held`; a table without them."""
+        self._forget_all_but(set(_ints(held)), room=0)
         return self.table
 
     def state_after(self, tokens: Iterable[int], grammar_index: int = 0) -> int:
@@ -155,9 +171,9 @@ class LazyGrammar:
                 raise GrammarError(f"the grammar does not allow token {token}", f"token {position}")
             if token in self._eos:
                 return DONE_STATE
-            if (state, token) not in self._edge_targets:
-                self.expand([state], [token])
-            state = self._edge_targets[state, token]
+            if (state, token) not in self._edge_slots:
+                self.expand([state], [token], held=self.states)
+            state = int(self._edges[self._edge_slots[state, token], NEXT])
         return state
 
     def _add_root(self, grammar: Grammar) -> int:
@@ -200,15 +216,15 @@ class LazyGrammar:
         self._mask_id[:] = _EOS_MASK
         self._mask_id[FREE_STATE] = _FREE_MASK
 
-    def _add_edge(self, state: int, token: int, target: int) -> int:
-        """Puts an edge into the hash table and returns its slot."""
-        self._edge_targets[state, token] = target
+    def _add_edge(self, state: int, token: int, target: int) -> None:
+        """Puts an edge into the hash table."""
         first = int(edge_hash(np.array([state]), np.array([token]))[0])
         for probe in range(PROBES):
             slot = (first + probe) % len(self._edges)
             if self._edges[slot, NODE] == NO_EDGE:
                 self._edges[slot] = state, token, target
-                return slot
+                self._edge_slots[state, token] = slot
+                return
         raise TooManyStatesError(
             f"the hash table of {len(self._edges)} edges has a full run; raise max_nodes "
             f"(now {len(self._mask_id)})"
@@ -223,41 +239,40 @@ class LazyGrammar:
 
     def _forget_all_but(self, kept: set[int], room: int) -> None:
         """Drops nodes, the edges at them and the masks that only they used."""
-        self._node_matchers = {n: m for n, m in self._node_matchers.items() if n in kept}
-        used = {_EOS_MASK, _FREE_MASK, *(int(self._mask_id[n]) for n in self._node_matchers)}
+        nodes = {n: m for n, m in self._node_matchers.items() if n in kept or n in self._roots}
+        used = {_EOS_MASK, _FREE_MASK, *(int(self._mask_id[n]) for n in nodes)}
+        for name, needed, limit in (
+            ("max_nodes", len(nodes) + len(_SHARED_NODES) + room, len(self._mask_id)),
+            ("max_masks", len(used) + room, len(self._masks)),
+        ):
+            if needed > limit:
+                raise TooManyStatesError(f"{needed} are needed at once; {name} is {limit}")
+        self._node_matchers = nodes
         self._mask_numbers = {key: n for key, n in self._mask_numbers.items() if n in used}
         self._reset_free()
-        for name, free, limit in (
-            ("max_nodes", self._free_nodes, len(self._mask_id)),
-            ("max_masks", self._free_masks, len(self._masks)),
-        ):
-            if len(free) < room:
-                raise TooManyStatesError(
-                    f"{limit - len(free) + room} are needed at once; {name} is {limit}"
-                )
         survivors = {*_SHARED_NODES, *self._node_matchers}
         edges = [
             (state, token, target)
-            for (state, token), target in self._edge_targets.items()
+            for state, token, target in self._edges[list(self._edge_slots.values())].tolist()
             if state in self._node_matchers and target in survivors
         ]
-        self._edge_targets = {}
+        self._edge_slots = {}
         self._edges[:] = NO_EDGE
         for edge in edges:
             self._add_edge(*edge)
-        self.table = self.table.replace(edges=jnp.asarray(self._edges))
 
-    def _write(self, slots: list[int], nodes: list[int], masks: list[int]) -> None:
-        """Copies new rows to the device, in chunks of one size (the last row fills up)."""
+    def _write(self, table: LazyTable, slots: list[int]) -> LazyTable:
+        """Copies edges and what they lead to, in chunks of one size (the last row fills up)."""
+        nodes = self._edges[slots, NEXT].tolist()
+        masks = list(dict.fromkeys(self._mask_id[nodes].tolist()))
         for start in range(0, len(slots), _CHUNK):
             slot = _filled(slots[start : start + _CHUNK])
             node = _filled(nodes[start : start + _CHUNK])
-            self.table = _write_edges(
-                self.table, slot, self._edges[slot], node, self._mask_id[node]
-            )
+            table = _write_edges(table, slot, self._edges[slot], node, self._mask_id[node])
         for start in range(0, len(masks), _CHUNK):
             mask = _filled(masks[start : start + _CHUNK])
-            self.table = _write_masks(self.table, mask, self._masks[mask])
+            table = _write_masks(table, mask, self._masks[mask])
+        return table
 
 
 def _check_productive(grammar: Grammar) -> None:

@@ -147,7 +147,8 @@ def forced_tokens(
     def advance(state: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         token = grammar.forced_token[state]
         after = accept_token(grammar, state, token)
-        token = jnp.where(is_terminated(after), NO_TOKEN, token)
+        # A dead state allows end of sequence only, and stays dead.
+        token = jnp.where(is_terminated(after) | is_dead(after), NO_TOKEN, token)
         return accept_token(grammar, state, token), token
 
     state, tokens = jax.lax.scan(advance, state, None, length=limit)

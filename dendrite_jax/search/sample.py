@@ -75,10 +75,14 @@ def sample(
     Returns:
       The state, with every branch but the roots freed, and the samples, the best value first.
     """
-    chains = Rules(share=by_subtree(config.n, 1), keep=best_of_subtrees(1))
     return levels.search(
-        model, state, roots, key, config, chains, expand=expand, score=score, commit=commit
+        model, state, roots, key, config, rules(config), expand=expand, score=score, commit=commit
     )
+
+
+def rules(config: SampleConfig) -> Rules:
+    """The rules of chains, for a caller who grows them level by level (see `levels`)."""
+    return Rules(share=by_subtree(config.n, 1), keep=best_of_subtrees(1))
 
 
 def greedy(

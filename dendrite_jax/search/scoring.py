@@ -100,6 +100,15 @@ class RandomValues(struct.PyTreeNode):
         return revalue(self.scorer, value, model, state, thoughts)
 
 
+class SumLoglikelihood(struct.PyTreeNode):
+    """A scorer's rules, with the log-probability of a thought's tokens as its value."""
+
+    scorer: Scorer
+
+    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
+        return revalue(self.scorer, thoughts.raw_logprob, model, state, thoughts)
+
+
 def _without_answers(value: Array, thoughts: Thoughts) -> Scored:
     """Values f32[lanes] of thoughts of which none is an answer and none equals another path's."""
     return Scored(value, path_key(thoughts), jnp.zeros_like(thoughts.complete))

@@ -108,22 +108,26 @@ def step_beam(
       The state, with every branch but the roots freed, and up to n paths that are done. A step that
       runs out of blocks or slots is dropped; what was found before is kept.
     """
-    rules = Rules(
-        share=evenly(config.n),
-        keep=growing(select, config.kept),
-        aggregate=config.aggregate,
-        merge=config.merge,
-        lookahead=config.lookahead,
-    )
     return levels.search(
         model,
         state,
         roots,
         key,
         config,
-        rules,
+        rules(config, select),
         expand=expand,
         score=score,
         commit=commit,
         last=last,
+    )
+
+
+def rules(config: StepBeamConfig, select: Select = best_first) -> Rules:
+    """The rules of this search, for a caller who runs it level by level (see `levels`)."""
+    return Rules(
+        share=evenly(config.n),
+        keep=growing(select, config.kept),
+        aggregate=config.aggregate,
+        merge=config.merge,
+        lookahead=config.lookahead,
     )

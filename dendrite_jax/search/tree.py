@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from dendrite_jax.engine.generate import NO_TOKEN
+from dendrite_jax.engine import NO_TOKEN
 
 NO_NODE = -1
 """A parent or an answer that is not there."""

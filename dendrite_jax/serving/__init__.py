@@ -2,5 +2,19 @@
 
 from dendrite_jax.serving.compilation import enable_compilation_cache
 from dendrite_jax.serving.engine import Completion, Engine
+from dendrite_jax.serving.exit_on_miss import (
+    add_wanted_edges,
+    complete_generation,
+    complete_search,
+)
+from dendrite_jax.serving.grammars import compile_or_start
 
-__all__ = ["Completion", "Engine", "enable_compilation_cache"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "add_wanted_edges",
+    "compile_or_start",
+    "complete_generation",
+    "complete_search",
+    "enable_compilation_cache",
+]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -14,10 +15,22 @@ from jax.typing import DTypeLike
 from dendrite_jax import cache as kv
 from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
-from dendrite_jax.engine import FINISH_NAMES, PLAIN, GenerateConfig, Sampling, StopRules
-from dendrite_jax.models import Decoder, TextStream, Tokenizer, load
-from dendrite_jax.serving.compilation import loop_options
+from dendrite_jax.engine import (
+    PLAIN,
+    GenerateConfig,
+    Generated,
+    Sampling,
+    State,
+    StopRules,
+)
+from dendrite_jax.grammar import Grammar, GrammarCompiler
+from dendrite_jax.models import Decoder, Tokenizer, load
+from dendrite_jax.serving.compilation import compilation_cache_folder, loop_options
+from dendrite_jax.serving.completion import Completion, Record
+from dendrite_jax.serving.exit_on_miss import complete_generation
+from dendrite_jax.serving.grammars import AnyCompiled, HeldGrammars, compile_or_start
 from dendrite_jax.serving.validation import (
+    check_grammar,
     check_prompt,
     check_sampling,
     check_seed,
@@ -27,19 +40,6 @@ from dendrite_jax.serving.validation import (
 
 STREAM_CHUNK = 8
 """Tokens that `Engine.stream` generates between two visits to the host."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What one branch generated."""
-
-    branch: int
-    tokens: list[int]
-    text: str
-    logprobs: list[float]
-    raw_logprobs: list[float]
-    finish: str
-    """One of "length", "stop_token", "stop_string"; "running" in a stream that goes on."""
 
 
 class Engine:
@@ -91,6 +91,8 @@ class Engine:
         self._prefill = jax.jit(engine.prefill, donate_argnums=1)
         self._fork = jax.jit(engine.fork, donate_argnums=0)
         self._free = jax.jit(engine.free, donate_argnums=0)
+        self._grammars = HeldGrammars()
+        self._constrain = jax.jit(engine.constrain, donate_argnums=0)
         self._generate = jax.jit(
             engine.generate,
             static_argnames="config",
@@ -110,17 +112,30 @@ class Engine:
         """Loads a checkpoint (see `models.load`) and allocates the cache (see `Engine`)."""
         return cls(*load(model, dtype, progress, implementation), **capacities)  # type: ignore[arg-type]
 
-    def prompt(self, text: str | Sequence[int], seed: int = 0) -> int:
+    @cached_property
+    def compiler(self) -> GrammarCompiler:
+        """Compiles grammars for this model's tokens."""
+        cached = compilation_cache_folder() is not None
+        return GrammarCompiler(self.tokenizer, vocab_size=self.model.vocab_size, use_cache=cached)
+
+    def compile(self, grammar: Grammar, max_recursion_depth: int | None = None) -> AnyCompiled:
+        """A grammar for `prompt` and `generate` (see `compile_or_start`); keep it, to reuse it."""
+        return compile_or_start(self.compiler, grammar, max_recursion_depth)
+
+    def prompt(
+        self, text: str | Sequence[int], seed: int = 0, grammar: AnyCompiled | None = None
+    ) -> int:
         """Opens a branch and runs a prompt through the model; the branch's id.
 
         Args:
           text: a text, framed as the tokenizer's template says, or token ids as they are.
           seed: makes the branch's random key; from 0 to 2³² − 1.
+          grammar: what the branch and its forks must generate after the prompt.
 
         Raises:
           PromptError: the prompt is empty, too long, not of this vocabulary or no Unicode; nothing
             changed.
-          ValueError: a bad seed; nothing changed.
+          ValueError: a bad seed or a grammar for another vocabulary; nothing changed.
           CapacityError: no slot or not enough blocks; the branch is not kept.
         """
         check_seed(seed)
@@ -130,6 +145,7 @@ class Engine:
         else:
             tokens = list(text)
         check_prompt(tokens, self.model.vocab_size, self.config.max_context)
+        check_grammar(grammar, self.model.vocab_size)
         padded = np.zeros((1, engine.length_bucket(len(tokens))), np.int32)
         padded[0, : len(tokens)] = tokens
         self.state, ids = self._open(self.state, jax.random.key(seed)[None])
@@ -141,6 +157,7 @@ class Engine:
             error = self._take_error([branch] if branch >= 0 else [])
             self.state = self._free(self.state, ids)
             raise error
+        self._put_under(grammar, [branch])
         return branch
 
     def fork(self, branch: int, n: int = 1) -> list[int]:
@@ -174,6 +191,8 @@ class Engine:
         sampling: Sampling = PLAIN,
         stop_strings: Sequence[str] = (),
         stop_tokens: Sequence[int] | None = None,
+        grammar: AnyCompiled | None = None,
+        fast_forward: int = 0,
     ) -> list[Completion]:
         """Grows branches together.
 
@@ -183,6 +202,8 @@ class Engine:
           sampling: how to choose tokens.
           stop_strings: texts that end a branch; the completion's text ends before them.
           stop_tokens: ids that end a branch; None takes the tokenizer's end-of-text tokens.
+          grammar: what the branches must generate from here on; None leaves them under theirs.
+          fast_forward: see `GenerateConfig`; fewer steps, the same tokens.
 
         Raises:
           ValueError: a bad argument; nothing changed.
@@ -191,7 +212,14 @@ class Engine:
         """
         completions = []
         for last in self.stream(
-            branches, max_new_tokens, sampling, stop_strings, stop_tokens, chunk=max_new_tokens
+            branches,
+            max_new_tokens,
+            sampling,
+            stop_strings,
+            stop_tokens,
+            grammar,
+            fast_forward,
+            chunk=max_new_tokens,
         ):
             completions = last
         return completions
@@ -203,6 +231,8 @@ class Engine:
         sampling: Sampling = PLAIN,
         stop_strings: Sequence[str] = (),
         stop_tokens: Sequence[int] | None = None,
+        grammar: AnyCompiled | None = None,
+        fast_forward: int = 0,
         chunk: int = STREAM_CHUNK,
     ) -> Iterator[list[Completion]]:
         """`generate`, yielding what each branch has so far after every `chunk` tokens.
@@ -215,8 +245,11 @@ class Engine:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
         if chunk < 1:
             raise ValueError(f"chunk is {chunk}; it must be at least 1")
-        rules = self._stop_rules(stop_strings, stop_tokens)
-        return self._stream(list(branches), max_new_tokens, sampling, rules, stop_strings, chunk)
+        check_grammar(grammar, self.model.vocab_size)
+        shape = GenerateConfig(min(chunk, max_new_tokens), fast_forward=fast_forward)
+        rules = self.stop_rules(stop_strings, stop_tokens)
+        self._put_under(grammar, branches)
+        return self._stream(list(branches), max_new_tokens, shape, sampling, rules, stop_strings)
 
     def stats(self) -> dict[str, float]:
         """Usage of the cache and the ledger, as Python numbers."""
@@ -228,25 +261,19 @@ class Engine:
         self,
         branches: list[int],
         max_new_tokens: int,
+        shape: GenerateConfig,
         sampling: Sampling,
         rules: StopRules,
         stop_strings: Sequence[str],
-        chunk: int,
     ) -> Iterator[list[Completion]]:
-        records = [_Record(branch, self.tokenizer, stop_strings) for branch in branches]
+        records = [Record(branch, self.tokenizer, stop_strings) for branch in branches]
         string_state = jnp.zeros(len(branches), jnp.int32)
         done = 0
         while done < max_new_tokens and any(record.running for record in records):
-            size = min(chunk, max_new_tokens - done)
+            size = min(shape.max_new_tokens, max_new_tokens - done)
             ids = jnp.array([r.branch if r.running else -1 for r in records], jnp.int32)
-            self.state, out = self._generate(
-                self.model,
-                self.state,
-                ids,
-                config=GenerateConfig(size),
-                sampling=sampling,
-                stop=rules,
-                string_state=string_state,
+            out = self._grow(
+                ids, replace(shape, max_new_tokens=size), sampling, rules, string_state
             )
             string_state = out.string_state
             done += size
@@ -260,9 +287,45 @@ class Engine:
                 raise self._take_error(branches)
             yield [record.completion() for record in records]
 
-    def _stop_rules(
-        self, stop_strings: Sequence[str], stop_tokens: Sequence[int] | None
+    def _grow(
+        self,
+        ids: jax.Array,
+        shape: GenerateConfig,
+        sampling: Sampling,
+        rules: StopRules,
+        string_state: jax.Array,
+    ) -> Generated:
+        def go_on(state: State, begun: Generated | None) -> tuple[State, Generated]:
+            # Kept here, so that an error between two calls leaves a sound state.
+            self.state, out = self._generate(
+                self.model,
+                state,
+                ids,
+                config=shape,
+                sampling=sampling,
+                stop=rules,
+                string_state=string_state,
+                begun=begun,
+            )
+            return self.state, out
+
+        lazy = self._grammars.lazy
+        if lazy is None:
+            return go_on(self.state, None)[1]
+        # Going on after a miss is then the same trace as beginning.
+        begun = Generated.empty(self.model, self.state, ids, shape, string_state)
+        return complete_generation(lazy, *go_on(self.state, begun), go_on)[1]
+
+    def _put_under(self, grammar: AnyCompiled | None, branches: Sequence[int]) -> None:
+        if grammar is not None:
+            table, index = self._grammars.add(self.state, grammar, branches)
+            ids = jnp.array(branches, jnp.int32)
+            self.state = self._constrain(self.state, ids, table, index)
+
+    def stop_rules(
+        self, stop_strings: Sequence[str] = (), stop_tokens: Sequence[int] | None = None
     ) -> StopRules:
+        """What ends a branch, for `generate` and searches; arguments as in `generate`."""
         tokens = self.tokenizer.eos_ids if stop_tokens is None else stop_tokens
         for token in tokens:
             if not 0 <= token < self.model.vocab_size:
@@ -298,66 +361,3 @@ class Engine:
             )
         )
         return error
-
-
-class _Record:
-    """What one branch of a stream has so far."""
-
-    def __init__(self, branch: int, tokenizer: Tokenizer, stop_strings: Sequence[str]) -> None:
-        self.branch = branch
-        self.tokens: list[int] = []
-        self.logprobs: list[float] = []
-        self.raw_logprobs: list[float] = []
-        self.finish = "running"
-        self._text = ""
-        self._stream = TextStream(tokenizer, continuation=True)
-        self._vocab_size = tokenizer.vocab_size
-        self._stop_strings = stop_strings
-
-    @property
-    def running(self) -> bool:
-        return self.finish == "running"
-
-    def take(
-        self,
-        tokens: np.ndarray,
-        count: int,
-        logprobs: np.ndarray,
-        raw_logprobs: np.ndarray,
-        finish: int,
-        *,
-        last: bool,
-    ) -> None:
-        if not self.running:
-            return
-        new = tokens[:count].tolist()
-        self.tokens += new
-        self.logprobs += logprobs[:count].tolist()
-        self.raw_logprobs += raw_logprobs[:count].tolist()
-        # An embedding may have more rows than the tokenizer has tokens; those give no text.
-        self._text += self._stream.feed(t for t in new if t < self._vocab_size)
-        reason = FINISH_NAMES[finish]
-        if reason != "length" or last:
-            self.finish = reason
-            self._text += self._stream.finish()
-
-    def completion(self) -> Completion:
-        text = self._text
-        if self.finish == "stop_string":
-            text = text[: min(i for s in self._stop_strings if (i := text.find(s)) >= 0)]
-        elif self.running:
-            text = text[: len(text) - _begun(text, self._stop_strings)]
-        return Completion(
-            self.branch,
-            list(self.tokens),
-            text,
-            list(self.logprobs),
-            list(self.raw_logprobs),
-            self.finish,
-        )
-
-
-def _begun(text: str, stop_strings: Sequence[str]) -> int:
-    """The length of the longest end of the text that begins a stop string."""
-    lengths = (n for stop in stop_strings for n in range(1, len(stop)) if text.endswith(stop[:n]))
-    return max(lengths, default=0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dendrite_jax.engine import Sampling, can_match, compile_stop_strings
+from dendrite_jax.grammar import CompiledGrammar, LazyGrammar
 
 SEEDS = 2**32
 """Distinct seeds of a random key; larger numbers would repeat them."""
@@ -43,6 +44,14 @@ def check_seed(seed: int) -> None:
     """Raises ValueError for a seed that is not one of a random key's 2³²."""
     if not 0 <= seed < SEEDS:
         raise ValueError(f"seed is {seed}; it must be from 0 to {SEEDS - 1}")
+
+
+def check_grammar(grammar: CompiledGrammar | LazyGrammar | None, vocab_size: int) -> None:
+    """Raises ValueError for a grammar compiled for another vocabulary."""
+    if grammar is not None and grammar.vocab_size != vocab_size:
+        raise ValueError(
+            f"grammar.vocab_size is {grammar.vocab_size}; the model's vocab_size is {vocab_size}"
+        )
 
 
 def check_stop_strings(strings: Sequence[str], token_bytes: Sequence[bytes | None]) -> None:

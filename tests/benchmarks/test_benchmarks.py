@@ -8,9 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from dendrite_jax.benchmarks import fork, game24
+from dendrite_jax.benchmarks import (
+    fork,
+    grammar,
+    grammar_cases,
+    grammar_engine,
+    grammar_peers,
+)
 from dendrite_jax.benchmarks.shapes import SHAPES
-from dendrite_jax.tasks.game24.solve import load_solver
 
 TINY = replace(
     SHAPES["small"],
@@ -22,7 +27,6 @@ TINY = replace(
     num_kv_heads=1,
     head_dim=16,
 )
-PUZZLES = ((4, 5, 6, 10), (1, 1, 1, 1))
 
 
 @pytest.mark.parametrize("context", [64, 1040])  # less than one fill, and one that is no multiple
@@ -55,12 +59,26 @@ def test_a_fork_prefix_has_the_length_that_is_reported(context: int) -> None:
     assert int(state.cache.length[root]) == context
 
 
-def test_game24_greedy_row_of_two_puzzles() -> None:
-    greedy = game24._greedy_row(load_solver(), PUZZLES, 24)
-    assert greedy["best_answer_right"] in (0, 0.5)  # 1 1 1 1 has no solution
-    assert greedy["forks_per_puzzle"] == 0
-
-
-def test_a_transcript_is_cut_into_steps() -> None:
-    text = " 10 - 6 = 4 (left: 4 4 5) sure\n 5 - 4 = 1 (left: 1 4) impossible\n"
-    assert game24._step_lines(text) == [" 10 - 6 = 4 (left: 4 4 5)", " 5 - 4 = 1 (left: 1 4)"]
+def test_grammar_counts_what_it_compiles(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = grammar_cases.benchmark_grammars()
+    small = {name: cases[name] for name in ("choice of 8", "10 properties")}
+    monkeypatch.setattr(grammar, "benchmark_grammars", lambda: small)
+    monkeypatch.setattr(grammar, "COMPILES", 1)
+    monkeypatch.setattr(grammar, "FORCED_TEXTS", 1)
+    monkeypatch.setattr(grammar_engine, "LENGTHS", {"cpu": (1, 2)})
+    monkeypatch.setattr(grammar_engine, "MAX_CONTEXT", 32)
+    monkeypatch.setattr(grammar_engine, "REPEATS", 1)
+    monkeypatch.setattr(grammar_peers, "STEPS", 3)
+    for library in ("outlines_core", "xgrammar"):  # without these comparisons
+        monkeypatch.setitem(sys.modules, library, None)
+    result = grammar.run(vocab_size=2500, lanes=2)
+    assert [row["grammar"] for row in result["rows"]] == list(small)
+    assert [row["library"] for row in result["peers"]] == ["llguidance"] * len(small)
+    assert all(row["mask_us"] > 0 for row in result["peers"])
+    assert result["tokens_per_step_with_fast_forward"]["single bytes"] > 1
+    assert "xgrammar: not installed" in result["not_measured"]
+    assert json.loads(json.dumps(result)) == result
+    grammar.show(result)
+    assert "grammar, 2 lanes, 2500 tokens" in capsys.readouterr().out

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import operator
+import re
 from fractions import Fraction
+from pathlib import Path
 
 from cli.conftest import Dendrite
 
@@ -34,8 +36,11 @@ def evaluate(expression: str) -> tuple[Fraction, list[int]]:
     return value(ast.parse(expression, mode="eval").body), sorted(numbers)
 
 
-def test_the_expression_is_right_and_uses_each_number_once(dendrite: Dendrite) -> None:
-    ran = dendrite("solve", "10 5, 6 4", "--json", *SMALL)
+def test_the_expression_is_right_and_uses_each_number_once(
+    dendrite: Dendrite, tmp_path: Path
+) -> None:
+    page = tmp_path / "tree.html"
+    ran = dendrite("solve", "10 5, 6 4", "--json", "--html", str(page), *SMALL)
     assert (ran.code, ran.err) == (0, "")
     (line,) = ran.out.splitlines()
     found = json.loads(line)
@@ -50,6 +55,12 @@ def test_the_expression_is_right_and_uses_each_number_once(dendrite: Dendrite) -
     # The prompt is run once: "Make 24 from …" and two tokens of each kept step.
     assert found["tokens_prefilled"] < found["tokens_not_recomputed"]
     assert found["microseconds_per_fork"] > 0
+
+    (data,) = re.findall(r'id="search">(.*)</script>', page.read_text())
+    drawn = json.loads(data)
+    assert drawn["title"] == "Make 24 from 4 5 6 10"
+    assert len(drawn["nodes"]) == 1 + found["nodes"]
+    assert len(drawn["answers"]) == len(found["answers"])
 
 
 def test_people_see_the_tree_and_the_summary(dendrite: Dendrite) -> None:

@@ -10,7 +10,9 @@ import jax
 import pytest
 
 from cli.conftest import Dendrite
+from dendrite_jax.cli.common import METHODS, SIZES
 from dendrite_jax.cli.main import cli
+from dendrite_jax.search import methods
 
 COMMANDS = [[], *([name] for name in cli.commands)]
 
@@ -56,6 +58,8 @@ def test_a_group_without_a_command_prints_its_help(dendrite: Dendrite, command: 
         (["solve", "4 5 6 10", "--proposals", "4"], "proposals is 4; .* the breadth, 5"),
         (["solve", "4 5 6 10", "--seed", "4294967296"], "4294967296 is not in the range"),
         (["solve", "4 5 6 10", "--seed", "-1"], "-1 is not in the range"),
+        (["solve", "4 5 6 10", "--method", "guess"], "'--method': 'guess' is not"),
+        (["solve", "4 5 6 10", "--html", "no/t.html"], "folder no does not exist"),
         (["solve", "4 5 6 10", "--bredth", "3"], "No such option.*--bredth"),
         (["guess"], "No such command 'guess'"),
         (["generate", "--prompt", "x"], "Missing option '--model'"),
@@ -74,6 +78,11 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     (line,) = ran.err.splitlines()
     assert line.startswith("dendrite: ")
     assert re.search(message, line)
+
+
+def test_the_methods_offered_are_those_of_the_table() -> None:
+    assert set(METHODS) == set(methods.METHODS)
+    assert set(SIZES) == {size for name in METHODS for size in methods.sizes_of(name)}
 
 
 def test_a_folder_without_a_model_is_named(dendrite: Dendrite, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from source_tree import FOLDERS, ROOT, modules, pyproject
 
-DATA = ("*.csv", "*.json", "*.safetensors")
+DATA = ("*.css", "*.csv", "*.html", "*.js", "*.json", "*.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,13 @@ def test_the_wheel_holds_the_package_and_its_data_only(wheel: Path) -> None:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
     python = {name.removesuffix(".py") for name in names if name.endswith(".py")}
     assert {name.removesuffix("/__init__") for name in python} == code
-    tasks = ROOT / "dendrite_jax" / "tasks"
-    data = {str(path.relative_to(ROOT)) for pattern in DATA for path in tasks.rglob(pattern)}
+    folders = [ROOT / "dendrite_jax" / name for name in ("search", "tasks")]
+    data = {
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for pattern in DATA
+        for path in folder.rglob(pattern)
+    }
     assert {name for name in names if not name.endswith(".py")} == data | {"dendrite_jax/py.typed"}
 
 
@@ -81,7 +86,7 @@ def test_every_package_is_imported_from_the_wheel(environment: Path) -> None:
 
 def test_the_console_script_lists_its_commands(environment: Path) -> None:
     text = run(environment, "dendrite", "--help")
-    assert all(command in text for command in ("solve", "generate", "bench", "info"))
+    assert all(command in text for command in ("solve", "search", "generate", "bench", "info"))
 
 
 def test_info_knows_the_version(environment: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_stop_token_ends_its_branch_only(engine: Engine) -> None:
 def test_the_tokenizers_end_of_text_stops_by_default(engine: Engine) -> None:
     (end,) = engine.tokenizer.eos_ids
     assert engine.tokenizer.token_id("<|end|>") == end
-    rules = engine._stop_rules((), None)
+    rules = engine.stop_rules((), None)
     assert np.asarray(rules.tokens).tolist() == [end]
 
 

@@ -11,7 +11,6 @@ from jax import Array
 
 from dendrite_jax import engine
 from dendrite_jax.engine import Model, State
-from dendrite_jax.engine.constraint import is_unknown
 from dendrite_jax.engine.sampling import token_logprob
 from dendrite_jax.search.expand import Expand, Thoughts
 from dendrite_jax.search.mcts.growth import Expansion
@@ -81,7 +80,7 @@ class TopTokens(struct.PyTreeNode):
         exists = ~jnp.isneginf(jnp.take_along_axis(allowed, rank, axis=1)[:, 0])
         grown = jnp.where(exists, branches, -1)
         logprob = token_logprob(logits, token)
-        unknown = is_unknown(state, grown, token)
+        unknown = engine.is_unknown(state, grown, token)
         state, ok = engine.advance(model, state, grown, token)
         return state, Thoughts(
             branch=branches,
@@ -96,10 +95,7 @@ class TopTokens(struct.PyTreeNode):
 
 
 class EndsAt(struct.PyTreeNode):
-    """A scorer's values; a thought that ends with one of some tokens is an answer.
-
-    So is one that completes the text of its branch's grammar.
-    """
+    """A scorer's values; a thought that ends with one of some tokens is an answer."""
 
     scorer: Scorer
     tokens: Array  # i32[n]
@@ -109,7 +105,6 @@ class EndsAt(struct.PyTreeNode):
         last = jnp.maximum(thoughts.length - 1, 0)[:, None]
         token = jnp.take_along_axis(thoughts.tokens, last, axis=1)
         ends = jnp.any(token == self.tokens, axis=1) & (thoughts.length > 0)
-        ends |= engine.has_ended(state, thoughts.branch)
         return scored._replace(answer=scored.answer | ends)
 
 
@@ -175,7 +170,8 @@ def make_children(
     prior = pieces.prior(thoughts, scored).reshape(family)
     exists = ~jnp.isneginf(distinct) & jnp.isfinite(worth) & jnp.isfinite(prior)
     depth = held.record.depth[problem, node] + 1
-    ends = scored.answer.reshape(family) | (depth == shape.max_depth)[..., None]
+    ends = scored.answer | engine.has_ended(state, thoughts.branch)
+    ends = ends.reshape(family) | (depth == shape.max_depth)[..., None]
     state = engine.free(state, jnp.where((exists & ~ends).reshape(-1), -1, branches))
 
     rows = jnp.where(

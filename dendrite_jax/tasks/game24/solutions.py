@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,10 +9,9 @@ import numpy as np
 
 from dendrite_jax.engine import NO_TOKEN
 from dendrite_jax.search import NO_NODE, ROOT, SearchTree, path_tokens
+from dendrite_jax.search.export import Decode
+from dendrite_jax.search.methods import View
 from dendrite_jax.tasks.game24.rules import State, apply_step, as_state, build_expression, judge
-
-Decode = Callable[[Sequence[int]], str]
-"""Token ids to text."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Results:
 
     Attributes:
       solutions: one a puzzle, in order.
-      ledger: the engine's counters (`cache.Ledger`) of the whole search.
+      ledger: the engine's counters (`cache.Ledger`) of the whole search, the prompts left out.
     """
 
     solutions: tuple[Solution, ...]
@@ -92,30 +90,32 @@ class Results:
 
 
 class Snapshot(NamedTuple):
-    """A search as it stands after some levels, on the host."""
+    """A search as it stands, on the host."""
 
     puzzles: tuple[tuple[int, ...], ...]  # ascending numbers
     target: int
-    tree: SearchTree  # of numpy arrays
-    kept: np.ndarray  # i32[puzzles, breadth], nodes to grow next; NO_NODE where there are fewer
-    answers: np.ndarray  # i32[puzzles, breadth], nodes, the best first; NO_NODE likewise
-    values: np.ndarray  # f32[puzzles, breadth], of the answers
-    ledger: dict[str, int]
+    view: View  # of numpy arrays
+
+    @property
+    def title(self) -> str:
+        """What the first puzzle asks for."""
+        return f"Make {self.target} from {' '.join(map(str, self.puzzles[0]))}"
 
 
 def judge_snapshot(snapshot: Snapshot, decode: Decode) -> Results:
     """Reads and judges a search; `decode` gives the text of token ids."""
     indices = range(len(snapshot.puzzles))
     solutions = (_judge_problem(snapshot, problem, decode) for problem in indices)
-    return Results(tuple(solutions), snapshot.ledger)
+    return Results(tuple(solutions), snapshot.view.result.ledger.totals())
 
 
 def _judge_problem(snapshot: Snapshot, problem: int, decode: Decode) -> Solution:
-    puzzle, tree = snapshot.puzzles[problem], snapshot.tree
+    puzzle, found = snapshot.puzzles[problem], snapshot.view.result
+    tree = found.tree
     answers = [
         _read_answer(puzzle, snapshot.target, path_tokens(tree, problem, node), value, decode)
         for node, value in zip(
-            snapshot.answers[problem].tolist(), snapshot.values[problem].tolist(), strict=True
+            found.answers[problem].tolist(), found.values[problem].tolist(), strict=True
         )
         if node != NO_NODE
     ]

@@ -1,14 +1,15 @@
-"""Solving puzzles: the embedded model, its tokenizer and tree of thoughts, for hosts to call."""
+"""Solving puzzles: the embedded model, its tokenizer and any search, for hosts to call."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +23,8 @@ from dendrite_jax.cache import CacheConfig
 from dendrite_jax.cache.append import blocks_per_lane
 from dendrite_jax.engine import PLAIN, Model, Sampling, State, StopRules
 from dendrite_jax.models import Pretrained, Tokenizer, load
-from dendrite_jax.search import (
-    NO_NODE,
-    SampleThoughts,
-    Scorer,
-    SearchResult,
-    TreeOfThoughtsConfig,
-    tree_of_thoughts,
-)
-from dendrite_jax.search.levels import LevelsLoop, grow, start
-from dendrite_jax.search.tree_of_thoughts import rules
+from dendrite_jax.search import NO_NODE, SampleThoughts, Scorer, SearchResult
+from dendrite_jax.search.methods import Method, Pieces, View, build
 from dendrite_jax.tasks.game24 import vocabulary as vocab
 from dendrite_jax.tasks.game24.rules import (
     PUZZLE_SIZE,
@@ -49,6 +42,8 @@ PROMPT_TOKENS = PUZZLE_SIZE + 5
 """The start of the text, `Make`, the target, ` from`, the numbers and the newline."""
 COMMIT = (vocab.SURE, vocab.NEWLINE)
 """What the model would write after a step that is worth going on from."""
+HOPELESS = math.log(0.05)
+"""A step with a lower value, log P(` sure`), is a dead end to a search that backtracks."""
 
 
 # On a CPU this compiles in two thirds of the time and the search runs no slower.
@@ -56,10 +51,12 @@ _COMPILER_OPTIONS = {"cpu": {"xla_backend_optimization_level": 1}}
 
 
 class _Programs(NamedTuple):
-    """The compiled programs of a search by levels, and of one fork for `fork_microseconds`."""
+    """The compiled programs of a search in steps, and of one fork for `fork_microseconds`."""
 
-    begin: jax.stages.Compiled
-    grow: jax.stages.Compiled
+    advance: jax.stages.Compiled
+    open: jax.stages.Compiled
+    start: jax.stages.Compiled
+    view: jax.stages.Compiled
     fork: jax.stages.Compiled
 
 
@@ -91,25 +88,27 @@ def load_solver(checkpoint: str | Path | None = None, dtype: DTypeLike | None = 
 
 
 class Game24Search:
-    """Tree of thoughts on Game of 24 (Yao et al. 2023): `Game24Search(*load_solver())`.
+    """A search on Game of 24: `Game24Search(*load_solver(), method="tot-bfs")`.
+
+    A thought is a step of the puzzle, up to its `)`; see Yao et al. 2023.
 
     Attributes:
       model: the model.
       tokenizer: of `tokenizer_build`.
-      config: static shape of the search.
+      method: the search, its sizes and pieces bound.
     """
 
     model: Model
     tokenizer: Tokenizer
-    config: TreeOfThoughtsConfig
+    method: Method
 
     def __init__(
         self,
         model: Model,
         tokenizer: Tokenizer,
         *,
-        breadth: int = 5,
-        proposals: int = 40,
+        method: str = "tot-bfs",
+        sizes: Mapping[str, int] | None = None,
         score: Scorer | None = None,
         sampling: Sampling = PLAIN,
     ) -> None:
@@ -118,52 +117,56 @@ class Game24Search:
         Args:
           model: the model, in the dtype to compute in.
           tokenizer: its tokenizer.
-          breadth: steps kept at each level.
-          proposals: steps sampled at each level and puzzle.
+          method: a name of `methods.METHODS`.
+          sizes: of the search, such as `breadth` and `proposals`; see `methods.sizes_of`.
           score: judges steps; `Game24Scorer()` when None.
           sampling: how steps are sampled.
 
         Raises:
-          ValueError: a size below 1, or fewer proposals than the breadth.
+          ValueError: no such method, a size that it does not have, or one out of its range.
         """
-        self.config = TreeOfThoughtsConfig(
-            breadth=breadth,
-            proposals=proposals,
+        pieces = Pieces(
+            expand=SampleThoughts(LINE_TOKENS, StopRules.of([vocab.LEFT_CLOSE]), sampling),
+            score=Game24Scorer() if score is None else score,
             depth=PUZZLE_SIZE - 1,
+            commit=jnp.array(COMMIT, jnp.int32),
+            hopeless=HOPELESS,
         )
         self.model, self.tokenizer = model, tokenizer
-        self._options: dict[str, Any] = {
-            "expand": SampleThoughts(LINE_TOKENS, StopRules.of([vocab.LEFT_CLOSE]), sampling),
-            "score": Game24Scorer() if score is None else score,
-            "commit": jnp.array(COMMIT, jnp.int32),
-        }
+        self.method = build(method, pieces, sizes or {})
+        self._compiler_options = _COMPILER_OPTIONS.get(jax.default_backend())
         self._programs: dict[int, _Programs] = {}
-        self._search_whole = jax.jit(self._search)
+        self._search_whole = jax.jit(self._search, compiler_options=self._compiler_options)
 
     def compile(self, num_puzzles: int = 1) -> None:
         """Compiles what `levels` and `solve` run for so many puzzles at once, if not done before.
 
-        The programs are compiled at the same time; the one for any level takes longest.
+        The programs are compiled at the same time; the one that advances the search takes longest.
         """
         if num_puzzles in self._programs:
             return
         prompts = jax.ShapeDtypeStruct((num_puzzles, PROMPT_TOKENS), jnp.int32)
-        parents = jax.ShapeDtypeStruct((self.config.proposals,), jnp.int32)
-        begin = jax.jit(self._begin).trace(self.model, prompts, jax.random.key(0))
-        level = jax.jit(self._grow, donate_argnums=1).lower(self.model, begin.out_info)
-        fork = jax.jit(engine.fork, donate_argnums=0).lower(begin.out_info.state, parents)
-        options = _COMPILER_OPTIONS.get(jax.default_backend())
-        with ThreadPoolExecutor(3) as threads:
-            programs = threads.map(
-                lambda lowered: lowered.compile(options), (level, begin.lower(), fork)
-            )
-            grow, prompts_begin, one_fork = programs
-        self._programs[num_puzzles] = _Programs(prompts_begin, grow, one_fork)
+        parents = jax.ShapeDtypeStruct((self.method.thoughts,), jnp.int32)
+        steps = self.method.steps
+        opened = jax.jit(self._open).trace(self.model, prompts, jax.random.key(0))
+        started = jax.jit(steps.start, donate_argnums=0).trace(*opened.out_info)
+        advanced = jax.jit(steps.advance, donate_argnums=1).trace(self.model, started.out_info)
+        look = jax.jit(lambda loop: (steps.view(loop), steps.unfinished(loop)))
+        lowered = (
+            advanced.lower(),
+            opened.lower(),
+            started.lower(),
+            look.lower(advanced.out_info),
+            jax.jit(engine.fork).lower(opened.out_info[0], parents),
+        )
+        with ThreadPoolExecutor(len(lowered)) as threads:
+            programs = threads.map(lambda program: program.compile(self._compiler_options), lowered)
+            self._programs[num_puzzles] = _Programs(*programs)
 
     def levels(
         self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0
     ) -> Iterator[Snapshot]:
-        """Searches several puzzles at once, yielding what there is after each level.
+        """Searches several puzzles at once, yielding what there is after each step of the search.
 
         Args:
           puzzles: four numbers each, in any order.
@@ -178,7 +181,7 @@ class Game24Search:
         return self._levels(numbers, target, seed)
 
     def solve(self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0) -> Results:
-        """Searches level by level and judges what was found; arguments as in `levels`."""
+        """Searches step by step and judges what was found; arguments as in `levels`."""
         *_, last = self.levels(puzzles, target, seed)
         return self.judge(last)
 
@@ -190,26 +193,23 @@ class Game24Search:
         prompts = self._prompts(numbers, target)
         state, result = self._search_whole(self.model, prompts, jax.random.key(seed))
         kv.raise_errors(state.cache)
-        found = jax.device_get(result)
-        kept = np.full_like(found.answers, NO_NODE)
-        ledger = state.cache.ledger.totals()
-        return self.judge(
-            Snapshot(numbers, target, found.tree, kept, found.answers, found.values, ledger)
-        )
+        view = View(result, kept=jnp.full((len(numbers), 1), NO_NODE))
+        return self.judge(Snapshot(numbers, target, jax.device_get(view)))
 
     def fork_microseconds(self, repeats: int = 5) -> float:
-        """Time of one fork, measured: one call makes as many children as a level does."""
+        """Time of one fork, measured: one call makes as many children as the search may hold."""
         self.compile()
+        programs = self._programs[1]
         prompts = self._prompts(((1, 1, 1, 1),), 24)
-        parents = jnp.zeros(self.config.proposals, jnp.int32)
+        state, roots, _ = programs.open(self.model, prompts, jax.random.key(0))
+        children = self.method.thoughts
+        parents = jnp.repeat(roots, children)
         seconds = []
-        for _ in range(repeats):
-            loop = self._programs[1].begin(self.model, prompts, jax.random.key(0))
-            state = jax.block_until_ready(loop.state)
+        for _ in range(repeats + 1):
             start = time.perf_counter()
-            jax.block_until_ready(self._programs[1].fork(state, parents))
+            jax.block_until_ready(programs.fork(state, parents))
             seconds.append(time.perf_counter() - start)
-        return 1e6 * float(np.median(seconds)) / self.config.proposals
+        return 1e6 * float(np.median(seconds[1:])) / children
 
     def judge(self, snapshot: Snapshot) -> Results:
         """The answers of a search so far, judged by the exact rules."""
@@ -219,18 +219,13 @@ class Game24Search:
         self, numbers: tuple[tuple[int, ...], ...], target: int, seed: int
     ) -> Iterator[Snapshot]:
         model, programs = self.model, self._programs[len(numbers)]
-        loop = programs.begin(model, self._prompts(numbers, target), jax.random.key(seed))
-        for _ in range(self.config.depth):
-            loop = programs.grow(model, loop)
-            kv.raise_errors(loop.state.cache)
-            tree, kept, answers, values = jax.device_get(
-                (loop.tree, loop.nodes, loop.answers, loop.values)
-            )
-            ledger = loop.state.cache.ledger.totals()
-            snapshot = Snapshot(numbers, target, tree, kept, answers, values, ledger)
-            yield snapshot
-            if (snapshot.kept == NO_NODE).all():
-                return
+        prompts = self._prompts(numbers, target)
+        loop = programs.start(*programs.open(model, prompts, jax.random.key(seed)))
+        unfinished = True
+        while unfinished:
+            loop = programs.advance(model, loop)
+            view, unfinished = jax.device_get(programs.view(loop))
+            yield Snapshot(numbers, target, view)
 
     def _prompts(self, numbers: tuple[tuple[int, ...], ...], target: int) -> Array:
         """i32[puzzles, PROMPT_TOKENS]."""
@@ -241,40 +236,32 @@ class Game24Search:
     def _open(self, model: Model, prompts: Array, key: Array) -> tuple[State, Array, Array]:
         """A state with the prompts in it, their branches and keys, a puzzle each."""
         puzzles, length = prompts.shape
-        state = engine.init(model, cache_config(self.config, puzzles))
+        state = engine.init(model, cache_config(self.method, puzzles))
         keys = jax.random.split(key, puzzles)
         state, roots = engine.open_branches(state, keys)
         state, _ = engine.prefill(model, state, roots, prompts, jnp.full(puzzles, length))
         return state, roots, keys
 
-    def _begin(self, model: Model, prompts: Array, key: Array) -> LevelsLoop:
-        opened = self._open(model, prompts, key)
-        return start(*opened, self.config, LINE_TOKENS, self._options["score"])
-
-    def _grow(self, model: Model, loop: LevelsLoop) -> LevelsLoop:
-        return grow(model, loop, self.config, rules(self.config), **self._options)
-
     def _search(self, model: Model, prompts: Array, key: Array) -> tuple[State, SearchResult]:
-        opened = self._open(model, prompts, key)
-        return tree_of_thoughts(model, *opened, self.config, **self._options)
+        return self.method.search(model, *self._open(model, prompts, key))
 
 
-def cache_config(config: TreeOfThoughtsConfig, num_puzzles: int) -> CacheConfig:
+def cache_config(method: Method, num_puzzles: int) -> CacheConfig:
     """A cache that no search of this shape can fill.
 
-    At worst no two kept steps share a block, and every sampled step takes new blocks of its own.
+    At worst no two whole paths share a block, and every step takes new blocks of its own.
     """
     per_level = LINE_TOKENS + len(COMMIT)
     capacities = CacheConfig(
         num_blocks=1,
-        num_slots=num_puzzles * config.num_slots,
-        max_context=PROMPT_TOKENS + config.depth * per_level - len(COMMIT),
+        num_slots=num_puzzles * method.config.num_slots,
+        max_context=PROMPT_TOKENS + (PUZZLE_SIZE - 1) * per_level - len(COMMIT),
     )
     size = capacities.block_size
     root = -(-PROMPT_TOKENS // size)
-    kept = config.breadth * capacities.max_blocks
-    sampled = config.proposals * blocks_per_lane(LINE_TOKENS, size)
-    return replace(capacities, num_blocks=num_puzzles * (root + kept + sampled))
+    paths = method.paths * capacities.max_blocks
+    thoughts = method.thoughts * blocks_per_lane(LINE_TOKENS, size)
+    return replace(capacities, num_blocks=num_puzzles * (root + paths + thoughts))
 
 
 def _check_puzzles(puzzles: Sequence[Sequence[int]], target: int) -> tuple[tuple[int, ...], ...]:

@@ -17,7 +17,7 @@ GENERATED = 344
 
 
 def test_a_seed_gives_the_same_search_everywhere() -> None:
-    search = Game24Search(*load_solver(), breadth=3, proposals=12)
+    search = Game24Search(*load_solver(), sizes={"breadth": 3, "proposals": 12})
     results = search.solve([PUZZLE], seed=SEED)
     answers = results.solutions[0].answers
     assert tuple(answer.lines for answer in answers) == LINES

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dendrite_jax.cache import Ledger
 from dendrite_jax.models import Tokenizer
-from dendrite_jax.search import NO_NODE, ROOT, SearchTree
+from dendrite_jax.search import NO_NODE, ROOT, SearchResult, SearchTree
+from dendrite_jax.search.methods import View
 from dendrite_jax.tasks.game24.solutions import Results, Snapshot, judge_snapshot
 from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
 
@@ -35,15 +38,19 @@ def results() -> Results:
         ids = tokenizer.encode(text)
         parent[:, node] = above
         tokens[:, node, : len(ids)] = ids
-    snapshot = Snapshot(
-        puzzles=((4, 5, 6, 10),) * 2,
-        target=24,
+    found = SearchResult(
         tree=tree.replace(parent=parent, tokens=tokens),
-        kept=np.full((2, 3), NO_NODE),
-        answers=np.array([[5, 6, 7], [7, 5, NO_NODE]]),
-        values=np.array([[-0.1, -0.2, -0.3], [-0.5, -1.0, -np.inf]]),
-        ledger=LEDGER,
+        answers=jnp.array([[5, 6, 7], [7, 5, NO_NODE]]),
+        values=jnp.array([[-0.1, -0.2, -0.3], [-0.5, -1.0, -np.inf]]),
+        tokens=jnp.zeros((2, 3, 0), int),
+        length=jnp.zeros((2, 3), int),
+        at_capacity=jnp.zeros(2, bool),
+        ledger=Ledger.zeros().add(**LEDGER),
+        peak_blocks=jnp.int32(0),
     )
+    view = View(found, kept=jnp.full((2, 3), NO_NODE))
+    snapshot = Snapshot(puzzles=((4, 5, 6, 10),) * 2, target=24, view=view)
+    assert snapshot.title == "Make 24 from 4 5 6 10"
     return judge_snapshot(snapshot, tokenizer.decode)
 
 
@@ -68,4 +75,4 @@ def test_a_step_after_a_wrong_one_is_not_legal(results: Results) -> None:
     assert [solution.nodes for solution in results.solutions] == [8, 8]
     assert [solution.legal_nodes for solution in results.solutions] == [4, 4]
     assert results.legality == pytest.approx(4 / 8)
-    assert results.ledger == LEDGER
+    assert {name: results.ledger[name] for name in LEDGER} == LEDGER

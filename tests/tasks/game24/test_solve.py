@@ -30,7 +30,6 @@ from dendrite_jax.tasks.game24.rules import (
 )
 from dendrite_jax.tasks.game24.solutions import Results, Snapshot
 from dendrite_jax.tasks.game24.solve import (
-    PROMPT_TOKENS,
     Game24Search,
     cache_config,
     load_solver,
@@ -96,7 +95,7 @@ def model(tokenizer: Tokenizer) -> TrieModel:
 
 @pytest.fixture(scope="module")
 def search(model: TrieModel, tokenizer: Tokenizer) -> Game24Search:
-    return Game24Search(model, tokenizer, breadth=BREADTH, proposals=PROPOSALS)
+    return Game24Search(model, tokenizer, sizes={"breadth": BREADTH, "proposals": PROPOSALS})
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +136,7 @@ def test_values_are_the_models_and_the_best_come_first(results: Results) -> None
 def test_rules_on_the_device_and_on_the_host_agree(
     snapshots: list[Snapshot], results: Results
 ) -> None:
-    tree = snapshots[-1].tree
+    tree = snapshots[-1].view.result.tree
     sampled = tree.parent != NO_NODE
     valued = np.isfinite(tree.value) & sampled
     assert [s.nodes for s in results.solutions] == sampled.sum(axis=1).tolist()
@@ -151,38 +150,40 @@ def test_kept_steps_are_legal_and_leave_different_numbers(
     for depth, snapshot in enumerate(snapshots[:-1], 1):
         for problem, puzzle in enumerate(PUZZLES):
             states = []
-            for node in snapshot.kept[problem][snapshot.kept[problem] != NO_NODE]:
+            for node in snapshot.view.kept[problem][snapshot.view.kept[problem] != NO_NODE]:
                 state: State | None = as_state(puzzle)
-                for tokens in path_tokens(snapshot.tree, problem, int(node)):
+                for tokens in path_tokens(snapshot.view.result.tree, problem, int(node)):
                     assert state is not None
                     state = apply_step(state, search.tokenizer.decode(tokens))
                 states.append(state)
             assert None not in states
             assert len(set(states)) == len(states) > 0
             assert all(len(state) == 4 - depth for state in states if state is not None)
-    assert (snapshots[-1].kept == NO_NODE).all()
+    assert (snapshots[-1].view.kept == NO_NODE).all()
 
 
 def test_levels_only_add_to_the_tree(snapshots: list[Snapshot]) -> None:
     assert len(snapshots) == 3
-    for level, (before, after) in enumerate(pairwise(snapshots), 1):
+    trees = [snapshot.view.result.tree for snapshot in snapshots]
+    for level, (before, after) in enumerate(pairwise(trees), 1):
         known = 1 + level * PROPOSALS
-        assert (before.tree.parent[:, known:] == NO_NODE).all()
-        assert (after.tree.depth[:, known : known + PROPOSALS] == level + 1).all()
+        assert (before.parent[:, known:] == NO_NODE).all()
+        assert (after.depth[:, known : known + PROPOSALS] == level + 1).all()
         for field in ("parent", "tokens", "value"):
-            old, new = (getattr(tree, field)[:, :known] for tree in (before.tree, after.tree))
+            old, new = (getattr(tree, field)[:, :known] for tree in (before, after))
             np.testing.assert_array_equal(old, new)
 
 
 def test_ledger_counts_the_work(snapshots: list[Snapshot]) -> None:
     committed = 0
     for snapshot in snapshots:
-        generated = int((snapshot.tree.tokens >= 0).sum())
-        nodes = int((snapshot.tree.parent != NO_NODE).sum())
-        assert snapshot.ledger["prefilled"] == PROMPT_TOKENS * len(PUZZLES) + 2 * committed
-        assert snapshot.ledger["generated"] == generated
-        assert snapshot.ledger["forks"] == nodes + len(PUZZLES)
-        committed += int((snapshot.kept != NO_NODE).sum())
+        generated = int((snapshot.view.result.tree.tokens >= 0).sum())
+        nodes = int((snapshot.view.result.tree.parent != NO_NODE).sum())
+        ledger = snapshot.view.result.ledger.totals()
+        assert ledger["prefilled"] == 2 * committed
+        assert ledger["generated"] == generated
+        assert ledger["forks"] == nodes + len(PUZZLES)
+        committed += int((snapshot.view.kept != NO_NODE).sum())
 
 
 def test_one_call_gives_what_the_levels_give(search: Game24Search, results: Results) -> None:
@@ -226,7 +227,7 @@ def test_bad_puzzles_are_refused(
 
 def test_cache_has_room_for_the_longest_lines(search: Game24Search) -> None:
     """Fractions everywhere: 9 tokens, then lines of 16, 14 and 12 with two more between them."""
-    config = cache_config(search.config, num_puzzles=2)
+    config = cache_config(search.method, num_puzzles=2)
     assert config.max_context >= 9 + 18 + 16 + 12
     assert config.max_blocks == 4
     assert config.num_slots == 2 * (1 + BREADTH + PROPOSALS)
@@ -245,7 +246,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_checkpoint_runs_in_float32_on_a_cpu(checkpoint: Path) -> None:
     model, tokenizer = load_solver(checkpoint)
     assert model.dtype == np.float32
-    results = Game24Search(model, tokenizer, breadth=2, proposals=8).solve(PUZZLES[:1])
+    results = Game24Search(model, tokenizer, sizes={"breadth": 2, "proposals": 8}).solve(
+        PUZZLES[:1]
+    )
     # An untrained model writes no legal line, so the first level is the last.
     assert [len(solution.answers) for solution in results.solutions] == [0]
     assert results.ledger["forks"] == 1 + 8
@@ -256,7 +259,7 @@ def test_the_embedded_model_is_the_default() -> None:
     model, tokenizer = load_solver()
     assert model.dtype == np.float32
     assert model.vocab_size == tokenizer.vocab_size == vocab.VOCABULARY_SIZE
-    context = cache_config(Game24Search(model, tokenizer).config, num_puzzles=1).max_context
+    context = cache_config(Game24Search(model, tokenizer).method, num_puzzles=1).max_context
     assert model.config.max_position >= context
 
 

@@ -1,0 +1,133 @@
+"""What a grammar costs a step of `engine.generate`, where logits cost next to nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from dendrite_jax import engine
+from dendrite_jax.benchmarks import harness
+from dendrite_jax.cache import Appended, CacheConfig, KVPool
+from dendrite_jax.engine import GenerateConfig, State
+from dendrite_jax.grammar import (
+    CompiledGrammar,
+    Grammar,
+    GrammarCompiler,
+    stack,
+)
+from dendrite_jax.serving.compilation import loop_options
+
+DECODE_STEP_US = 5450.0
+"""A decode step of one branch at the Llama-3-8B shape on an H100 (`decode_h100.json`)."""
+LENGTHS = {"cpu": (2, 8)}
+"""Tokens of the two generations whose times are subtracted; a CPU samples for long."""
+OTHER_LENGTHS = (16, 144)
+MAX_CONTEXT = 160
+REPEATS = 5
+ENDLESS = r'("[^"\\\x00-\x1f]{1,40}", ?)*'
+"""Strings without end: no branch finishes before its length."""
+FAST_FORWARD = 8
+
+
+class CheapModel(struct.PyTreeNode):
+    """Logits of the last token through a bottleneck of a few numbers; no keys, no values."""
+
+    embed: jax.Array  # f32[vocab, width]
+    bias: jax.Array  # f32[vocab]
+
+    @classmethod
+    def random(cls, vocab_size: int, rare: tuple[int, ...] = (), width: int = 16) -> CheapModel:
+        """Random weights; the `rare` tokens are only taken where nothing else is allowed."""
+        rng = np.random.default_rng(0)
+        bias = np.zeros(vocab_size, np.float32)
+        bias[list(rare)] = -100
+        embed = rng.normal(size=(vocab_size, width))
+        return cls(jnp.asarray(embed, jnp.float32), jnp.asarray(bias))
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.embed.dtype
+
+    @property
+    def vocab_size(self) -> int:
+        return self.embed.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        return self.embed.shape[1]
+
+    @property
+    def kv_shape(self) -> dict[str, int]:
+        return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+
+    def forward(
+        self, pool: KVPool, appended: Appended, tokens: jax.Array
+    ) -> tuple[KVPool, jax.Array]:
+        return pool, self.embed[tokens]
+
+    def unembed(self, hidden: jax.Array) -> jax.Array:
+        return hidden @ self.embed.T + self.bias
+
+
+def step_cost(compiler: GrammarCompiler, grammar: Grammar, lanes: int) -> dict[str, float]:
+    """Microseconds of a step with and without a table that holds `grammar` and an endless one."""
+    model = CheapModel.random(compiler.vocab_size, rare=compiler.eos_ids)
+    table = stack([compiler.compile(grammar), compiler.compile(Grammar.from_regex(ENDLESS))])
+    state, ids = _opened(model, lanes)
+    constrained = jax.jit(engine.constrain)(state, ids, table, 1)
+    without, with_grammar = (_step_us(model, held, ids) for held in (state, constrained))
+    return {
+        "step_us": without,
+        "constrained_step_us": with_grammar,
+        "constraint_us": with_grammar - without,
+        "overhead_percent_of_sampling": 100 * (with_grammar - without) / without,
+        "overhead_percent_of_8b_decode": 100 * (with_grammar - without) / DECODE_STEP_US,
+    }
+
+
+def tokens_per_step(compiler: GrammarCompiler, table: CompiledGrammar, texts: int) -> float:
+    """Tokens that a step gives one branch with fast-forward, over several texts; 1 without it."""
+    model = CheapModel.random(compiler.vocab_size)
+    config = GenerateConfig(MAX_CONTEXT - 1, fast_forward=FAST_FORWARD)
+    generate = jax.jit(engine.generate, static_argnames="config", compiler_options=loop_options())
+    tokens = steps = 0
+    for seed in range(texts):
+        state, ids = _opened(model, 1, seed)
+        before = state.cache.ledger.totals()["steps"]
+        state, out = generate(model, engine.constrain(state, ids, table), ids, config)
+        tokens += int(out.length[0])
+        steps += state.cache.ledger.totals()["steps"] - before
+    return tokens / steps
+
+
+@partial(jax.jit, static_argnums=1)
+def _opened(model: CheapModel, lanes: int, seed: jax.Array | int = 0) -> tuple[State, jax.Array]:
+    """A state with a one-token branch for each lane."""
+    state = engine.init(model, CacheConfig(lanes * MAX_CONTEXT // 16, lanes, MAX_CONTEXT))
+    state, ids = engine.open_branches(state, jax.random.split(jax.random.key(seed), lanes))
+    tokens, count = jnp.zeros((lanes, 1), jnp.int32), jnp.ones(lanes, jnp.int32)
+    state, _ = engine.prefill(model, state, ids, tokens, count)
+    return state, ids
+
+
+def _step_us(model: CheapModel, state: State, ids: jax.Array) -> float:
+    """Device microseconds of a step inside the loop of one call; nothing visits the host."""
+    generate = jax.jit(engine.generate, static_argnames="config", compiler_options=loop_options())
+    lengths = LENGTHS.get(jax.default_backend(), OTHER_LENGTHS)
+    seconds = []
+    for tokens in lengths:
+        config = GenerateConfig(tokens)
+        _, out = generate(model, state, ids, config)
+        assert np.all(np.asarray(out.length) == tokens)
+
+        def call(config: GenerateConfig = config) -> Any:
+            with jax.transfer_guard("disallow"):
+                return generate(model, state, ids, config)[1]
+
+        seconds.append(harness.time_calls(call, REPEATS, 1).p50)
+    return 1e6 * (seconds[1] - seconds[0]) / (lengths[1] - lengths[0])

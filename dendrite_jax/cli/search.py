@@ -1,0 +1,190 @@
+"""`dendrite search`: a tree search from a prompt by any supported checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from dendrite_jax.cli.common import (
+    compile_cache_option,
+    draw_each,
+    dtype_option,
+    html_option,
+    json_option,
+    method_options,
+    model_option,
+    seed_option,
+    working,
+)
+from dendrite_jax.cli.loading import loading_bar
+
+if TYPE_CHECKING:
+    from dendrite_jax.models import Tokenizer
+    from dendrite_jax.search import Scorer, SearchResult
+    from dendrite_jax.search.export import Decode
+    from dendrite_jax.search.methods import Method
+    from dendrite_jax.serving import Engine
+
+
+@click.command()
+@model_option
+@click.option("--prompt", required=True, help="The text to search from.")
+@method_options
+@click.option("--depth", default=3, show_default=True, help="Thoughts on a path, at most.")
+@click.option("--thought-tokens", default=32, show_default=True, help="Tokens of one, at most.")
+@click.option(
+    "--stop",
+    "stop_strings",
+    multiple=True,
+    default=("\n",),
+    help="A text that ends a thought; a newline by default.",
+)
+@click.option(
+    "--verdict",
+    type=(str, str),
+    default=None,
+    metavar="GOOD BAD",
+    help="Score a thought by how much likelier GOOD is than BAD as the next word, not by the mean "
+    "log-probability of its tokens.",
+)
+@click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token.")
+@click.option("--top-k", type=int, default=None)
+@click.option("--top-p", type=float, default=None)
+@dtype_option
+@seed_option
+@json_option
+@html_option
+@compile_cache_option
+def search(
+    model: str,
+    prompt: str,
+    method: str,
+    sizes: dict[str, int],
+    depth: int,
+    thought_tokens: int,
+    stop_strings: tuple[str, ...],
+    verdict: tuple[str, str] | None,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    dtype: str | None,
+    seed: int,
+    as_json: bool,
+    html: Path | None,
+) -> None:
+    """Search the continuations of a prompt, a thought (such as a line) at a time.
+
+    \b
+    Examples:
+      dendrite search --model ./Llama-3.2-1B --prompt "Three facts about owls:"
+      dendrite search --model Qwen/Qwen3-0.6B --prompt "Q: 17 * 23? A:" --breadth 3 --json
+      dendrite search --model ./m --prompt "..." --verdict " sure" " unlikely" --html tree.html
+    """
+    from dendrite_jax.engine import Sampling, StopRules
+    from dendrite_jax.models import load
+    from dendrite_jax.search.export import to_html, to_json
+    from dendrite_jax.serving import Engine
+    from dendrite_jax.serving.search import ThoughtShape, text_method
+    from dendrite_jax.serving.validation import check_text
+
+    shape = ThoughtShape(thought_tokens, depth)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    # Bad options are refused before the weights are read; the stop rules need the vocabulary.
+    plan = text_method(method, StopRules.of(), (), thoughts=shape, sampling=sampling, sizes=sizes)
+    check_text(prompt)
+    console = Console(stderr=True)
+    with loading_bar(console, quiet=as_json) as progress:
+        pretrained = load(model, dtype, progress)
+    tokenizer = pretrained.tokenizer
+    ids = tokenizer.encode(prompt, add_special_tokens=True)
+    engine = Engine(
+        *pretrained, max_context=len(ids) + depth * thought_tokens, num_slots=plan.config.num_slots
+    )
+    bound = text_method(
+        method,
+        engine.stop_rules(stop_strings),
+        tokenizer.eos_ids,
+        thoughts=shape,
+        score=_scorer(tokenizer, verdict),
+        sampling=sampling,
+        sizes=sizes,
+    )
+    with working(console, "compiling and running the prompt", quiet=as_json):
+        root = engine.prompt(ids, seed=seed)
+
+    def decode(tokens: Sequence[int]) -> str:
+        return tokenizer.decode(token for token in tokens if token < tokenizer.vocab_size)
+
+    found = _run(engine, root, bound, seed, decode, prompt, quiet=as_json)
+    if html is not None:
+        html.write_text(to_html(found, decode=decode, title=prompt), encoding="utf-8")
+    if as_json:
+        print(to_json(found, decode=decode, title=prompt))
+    else:
+        _print_answers(found, decode, prompt)
+
+
+def _scorer(tokenizer: Tokenizer, verdict: tuple[str, str] | None) -> Scorer:
+    """Mean log-likelihood, or the model's own verdict."""
+    from dendrite_jax.search import ValueTokens, mean_loglikelihood
+
+    if verdict is None:
+        return mean_loglikelihood
+    first_tokens = []
+    for word in verdict:
+        ids = tokenizer.encode(word)
+        if not ids:
+            raise ValueError(f"--verdict: the tokenizer makes no token of {word!r}")
+        first_tokens.append(ids[0])
+    good, bad = first_tokens
+    if good == bad:
+        raise ValueError(f"--verdict: {verdict[0]!r} and {verdict[1]!r} begin with the same token")
+    return ValueTokens.of((good, bad), (1.0, 0.0))
+
+
+def _run(
+    engine: Engine,
+    root: int,
+    method: Method,
+    seed: int,
+    decode: Decode,
+    title: str,
+    quiet: bool,
+) -> SearchResult:
+    """Runs the search step by step, drawing the tree after each."""
+    from dendrite_jax.search.export import to_rich
+    from dendrite_jax.serving.search import search_from
+
+    results = []
+
+    def views() -> Iterator[Tree]:
+        for view in search_from(engine, root, method, seed):
+            results.append(view.result)
+            yield to_rich(view.result, decode=decode, title=title, kept=view.kept[0].tolist())
+
+    if quiet:
+        *_, last = search_from(engine, root, method, seed)
+        return last.result
+    draw_each(Console(), views())
+    return results[-1]
+
+
+def _print_answers(found: SearchResult, decode: Decode, title: str) -> None:
+    from dendrite_jax.search.export import document
+
+    console = Console()
+    report = document(found, decode=decode, title=title)
+    for answer in report["answers"]:
+        console.print(Text(f"\n{float(answer['value']):.4g}\n{title}{answer['text']}"))
+    ledger = report["ledger"]
+    console.print(
+        f"\n{len(report['nodes']) - 1} nodes, {ledger['forks']} forks, "
+        f"{ledger['generated']} tokens generated, {ledger['reused']} not recomputed thanks to forks"
+        + ("; stopped growing for want of room" if report["at_capacity"] else "")
+    )

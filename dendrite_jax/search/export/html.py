@@ -1,0 +1,41 @@
+"""A finished search as one web page that draws its tree and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+
+from dendrite_jax.search.export.document import Decode, document
+from dendrite_jax.search.result import SearchResult
+
+
+def to_html(result: SearchResult, problem: int = 0, *, decode: Decode, title: str = "") -> str:
+    """One problem's tree as a self-contained page: nodes coloured by score, a click for the text.
+
+    The page holds the same JSON as `to_json` gives. Large trees open on the paths to the answers;
+    the rest unfolds on a click.
+
+    Args:
+      result: of any search.
+      problem: which of the batch.
+      decode: gives the text of token ids.
+      title: the heading, such as the prompt.
+
+    Raises:
+      ValueError: there is no such problem.
+    """
+    found = document(result, problem, decode=decode, title=title)
+    parts = {"style": _file("page.css"), "script": _file("page.js"), "data": script_json(found)}
+    # One pass, so that a marker in a thought's text stays text.
+    return re.sub(r"\{\{(\w+)\}\}", lambda marker: parts[marker[1]], _file("page.html"))
+
+
+def script_json(value: object) -> str:
+    """JSON in ASCII that no HTML parser can take for a tag, a comment or the script's end."""
+    text = json.dumps(value, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _file(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

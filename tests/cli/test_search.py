@@ -1,0 +1,110 @@
+"""`dendrite search` with a tiny checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cli.conftest import Dendrite
+from dendrite_jax.models import load
+
+# The search that all tests here run, so that it is compiled once.
+SIZES = ("--breadth", "2", "--proposals", "4", "--depth", "2", "--thought-tokens", "5")
+PROMPT = "The tree"
+
+
+@pytest.fixture
+def search(dendrite: Dendrite, checkpoint: str) -> Any:
+    def run(*more: str) -> Any:
+        return dendrite("search", "--model", checkpoint, "--prompt", PROMPT, *SIZES, *more)
+
+    return run
+
+
+def test_the_json_is_the_whole_tree(search: Any, checkpoint: str) -> None:
+    ran = search("--json", "--seed", "3")
+    assert (ran.code, ran.err) == (0, "")
+    (line,) = ran.out.splitlines()
+    found = json.loads(line)
+    assert found["title"] == PROMPT
+    nodes = {node["id"]: node for node in found["nodes"]}
+    assert sorted(nodes) == list(range(1 + 2 * 4))
+    assert all(0 < len(node["tokens"]) <= 5 for node in found["nodes"][1:])
+    assert len({node["parent"] for node in nodes.values() if node["depth"] == 2}) == 2
+    assert found["ledger"]["generated"] == sum(len(node["tokens"]) for node in nodes.values())
+    assert found["ledger"]["prefilled"] == 0  # the prompt was run before the search
+    assert not found["at_capacity"]
+
+    values = [answer["value"] for answer in found["answers"]]
+    assert values == sorted(values, reverse=True)
+    tokenizer = load(checkpoint).tokenizer
+    for answer in found["answers"]:
+        node = nodes[answer["node"]]
+        assert node["terminal"]
+        mean = node["raw_logprob"] / len(node["tokens"])
+        np.testing.assert_allclose(answer["value"], mean, rtol=1e-6)
+        above = nodes[node["parent"]]["tokens"] if node["depth"] == 2 else []
+        assert answer["tokens"] == above + node["tokens"]
+        known = [token for token in answer["tokens"] if token < tokenizer.vocab_size]
+        assert answer["text"] == tokenizer.decode(known)
+    assert search("--json", "--seed", "3").out == ran.out
+    assert search("--json", "--seed", "4").out != ran.out
+
+
+def test_people_see_the_tree_the_answers_and_the_cost(search: Any) -> None:
+    ran = search("--temperature", "0")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0] == PROMPT
+    assert lines[1].startswith("└── ")  # the likeliest tokens are the same four times
+    assert "8 nodes, 9 forks, " in lines[-1]
+    assert "not recomputed thanks to forks" in lines[-1]
+
+
+def test_a_page_is_written(search: Any, tmp_path: Path) -> None:
+    page = tmp_path / "tree.html"
+    ran = search("--json", "--html", str(page))
+    (data,) = re.findall(r'id="search">(.*)</script>', page.read_text())
+    assert json.loads(data) == json.loads(ran.out)
+
+
+def test_the_models_own_verdict_can_be_the_score(search: Any) -> None:
+    """The log-share of one word against another, so at most 0, and that of the swapped words."""
+    found, swapped = (
+        json.loads(search("--json", "--temperature", "0", "--verdict", *words).out)["nodes"][1]
+        for words in (("a", "b"), ("b", "a"))
+    )
+    assert found["tokens"] == swapped["tokens"]
+    assert math.exp(found["value"]) + math.exp(swapped["value"]) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--depth", "0"], "depth is 0; it must be at least 1"),
+        (["--thought-tokens", "0"], "max_tokens is 0; it must be at least 1"),
+        (["--breadth", "0"], "breadth is 0; it must be at least 1"),
+        (["--temperature", "-1"], "sampling.temperature is -1.0; it must be ≥ 0"),
+        (["--prompt", ""], "prompt is empty"),
+        (["--prompt", "\ud800"], "which is no Unicode character"),
+        (["--verdict", "a", "a"], "'a' and 'a' begin with the same token"),
+        (["--verdict", "", "a"], "no token of ''"),
+        (["--html", "nowhere/tree.html"], "folder nowhere does not exist"),
+        (["--method", "guess"], "'--method': 'guess' is not"),
+    ],
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    search: Any, arguments: list[str], message: str
+) -> None:
+    ran = search(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.err.splitlines()
+    assert line.startswith("dendrite: ")
+    assert message in line
