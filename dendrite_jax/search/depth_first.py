@@ -186,7 +186,7 @@ def step(
     """Expands the last thought that waits in each problem."""
     shape = (loop.waiting.shape[0], config.proposals)
     problem = jnp.arange(shape[0])
-    last = jnp.where(loop.searching, loop.waiting - 1, config.stack)
+    last = jnp.where(loop.searching, loop.waiting - 1, config.stack)  # out of range: dropped
     branch = loop.branches.at[problem, last].get(mode="fill", fill_value=-1)
     node = loop.nodes.at[problem, last].get(mode="fill", fill_value=ROOT)
     depth = loop.tree.depth[problem, node]
@@ -217,26 +217,33 @@ def step(
     chosen = select(jnp.where(ends, -jnp.inf, good), config.proposals, keys)
     by_problem = children.reshape(shape)
     dropped = jnp.where(is_chosen(chosen, config.proposals), -1, by_problem)
-    # The best child comes to stand last, where the next step takes it from.
-    count = jnp.sum(chosen >= 0, axis=1)
-    above = count[:, None] - 1 - jnp.arange(config.proposals)
-    place = jnp.where(chosen >= 0, last[:, None] + above, config.stack)
-    picked = jnp.maximum(chosen, 0)
-    emptied = loop.branches.at[problem, last].set(-1, mode="drop")
-
-    def push(stack: Array, row: Array) -> Array:
-        row = jnp.take_along_axis(row, picked, axis=1)
-        return stack.at[problem[:, None], place].set(row, mode="drop")
-
     short = ((parents >= 0) & (children < 0)) | thoughts.failed
+    emptied = loop.branches.at[problem, last].set(-1, mode="drop")
+    pushed = jnp.sum(chosen >= 0, axis=1)
     return loop._replace(
         step=loop.step + 1,
         held=held_branches.free(score, held, dropped.reshape(-1)),
-        branches=push(emptied, by_problem),
-        nodes=push(loop.nodes, nodes),
-        waiting=jnp.where(loop.searching, last + count, loop.waiting),
+        branches=_push(emptied, last, by_problem, chosen),
+        nodes=_push(loop.nodes, last, nodes, chosen),
+        waiting=jnp.where(loop.searching, last + pushed, loop.waiting),
         answers=answers,
         values=values,
         at_capacity=loop.at_capacity | jnp.any(short.reshape(shape), axis=1),
         tree=tree,
     )
+
+
+def _push(stack: Array, place: Array, row: Array, chosen: Array) -> Array:
+    """Puts the chosen of a row on stacks, from a place on; the best, which is first, comes last.
+
+    Args:
+      stack: i32[problems, stack].
+      place: i32[problems].
+      row: i32[problems, n].
+      chosen: i32[problems, n], indices into the row, −1 where there are fewer.
+    """
+    count = jnp.sum(chosen >= 0, axis=1, keepdims=True)
+    above = count - 1 - jnp.arange(row.shape[1])
+    places = jnp.where(chosen >= 0, place[:, None] + above, stack.shape[1])
+    picked = jnp.take_along_axis(row, jnp.maximum(chosen, 0), axis=1)
+    return stack.at[jnp.arange(stack.shape[0])[:, None], places].set(picked, mode="drop")

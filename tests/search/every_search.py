@@ -70,7 +70,8 @@ THOUGHT_SEARCHES = {
 }
 EVERY_SEARCH = ["beam_search", *THOUGHT_SEARCHES]
 BEAMS = BeamSearchConfig(width=4, max_new_tokens=5, groups=2, diversity_penalty=0.5)
-STOPS = [0, 8]
+STOPS = jnp.array([0, 8])
+EXPAND = SampleThoughts(4, StopRules(STOPS))
 POSITIONAL = PositionalModel(jnp.asarray(random_table(3, VOCAB)))
 
 
@@ -85,10 +86,8 @@ def program(
 ) -> Callable[[State, jax.Array, jax.Array], tuple[State, SearchResult]]:
     """The search of `model_of(name)` with thoughts of up to 4 tokens, as f(state, roots, keys)."""
     if name == "beam_search":
-        stops = jnp.array(STOPS)
         return lambda state, roots, keys: search.beam_search(
-            POSITIONAL, state, roots, keys, BEAMS, stop_tokens=stops
+            POSITIONAL, state, roots, keys, BEAMS, stop_tokens=STOPS
         )
-    expand = SampleThoughts(4, StopRules.of(STOPS))
     bound = THOUGHT_SEARCHES[name].bound()
-    return lambda state, roots, keys: bound(bigram(), state, roots, keys, expand=expand)
+    return lambda state, roots, keys: bound(bigram(), state, roots, keys, expand=EXPAND)
