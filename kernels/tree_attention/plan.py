@@ -30,9 +30,13 @@ from dendrite_jax.kernels.tree_attention.shapes import BLOCK_SIZE, TreeTiles
         "entry_info",
         "work_start",
         "work_tile",
+        "work_stop",
         "tile_start",
+        "tile_full",
         "tile_worker",
         "tile_pieces",
+        "idle_tiles",
+        "arrivals",
     ],
     meta_fields=["group", "window", "tiles"],
 )
@@ -45,9 +49,13 @@ class Plan:
     entry_info: Array  # i32[entries], column << 16 | first lane of the tile << 8 | end lane
     work_start: Array  # i32[workers + 1], first entry of each worker
     work_tile: Array  # i32[workers], tile of that entry
+    work_stop: Array  # i32[workers], end of the worker's share of that tile
     tile_start: Array  # i32[tiles + 1], first entry of each tile, wide tiles before narrow ones
-    tile_worker: Array  # i32[tiles], worker of that entry
+    tile_full: Array  # i32[wide tiles], end of the leading entries that every lane reads whole
+    tile_worker: Array  # i32[tiles], worker of a tile's first entry
     tile_pieces: Array  # i32[tiles], workers that share the tile
+    idle_tiles: Array  # i32[1], leading narrow tiles that no worker serves: their lanes are idle
+    arrivals: Array  # i32[layers, kv_heads * narrow tiles], zeros; counters of a launch
     group: int
     window: int | None
     tiles: TreeTiles
@@ -65,6 +73,7 @@ def build_plan(
     table: Array,
     length: Array,
     *,
+    num_layers: int,
     num_blocks: int,
     num_kv_heads: int,
     group: int,
@@ -76,6 +85,7 @@ def build_plan(
     Args:
       table: i32[lanes, max_blocks], −1 for none.
       length: i32[lanes], cached tokens of each lane, 0 for an idle one.
+      num_layers: layers of the pool.
       num_blocks: blocks of the pool, which bounds the entries.
       num_kv_heads: kv heads; each gets an equal part of the programs.
       group: query heads of a kv head.
@@ -113,11 +123,22 @@ def build_plan(
         ]
     )
     tile_start = jnp.concatenate([first[tile_lane], last[-1:]])
+    full = jnp.zeros(wide_tiles, jnp.int32)
+    if wide_tiles and window is None:
+        full = _full_columns(shared, held, wide_tiles, wide_lanes)
+    begins = tile_lane[:wide_tiles]
+    work = _share_work(tile_start, last[lanes - 1], num_kv_heads, tiles)
+    pieces = work["tile_pieces"][wide_tiles:]
+    if wide_tiles:
+        pieces += work["tile_pieces"][jnp.arange(narrow_tiles) * narrow_lanes // wide_lanes]
     return Plan(
         order=order,
         entry_block=jnp.where(listed, block, 0),
         entry_info=jnp.where(listed, info, 0),
-        **_share_work(tile_start, last[lanes - 1], num_kv_heads, tiles),
+        **work,
+        tile_full=(first[begins] + jnp.minimum(full, count[begins])).astype(jnp.int32),
+        idle_tiles=jnp.sum(pieces == 0, dtype=jnp.int32)[None],
+        arrivals=jnp.zeros((num_layers, num_kv_heads * narrow_tiles), jnp.int32),
         group=group,
         window=window,
         tiles=tiles,
@@ -187,6 +208,23 @@ def _owned_columns(
     return begin, jnp.maximum(end - begin, 0)
 
 
+def _by_tile(values: Array, num_tiles: int, tile_lanes: int, filler: int) -> Array:
+    """[lanes] as [num_tiles, tile_lanes], filled up at the end."""
+    missing = num_tiles * tile_lanes - values.shape[0]
+    return jnp.pad(values, (0, missing), constant_values=filler).reshape(num_tiles, tile_lanes)
+
+
+def _full_columns(shared: Array, held: Array, wide_tiles: int, wide_lanes: int) -> Array:
+    """How many leading columns all lanes of a wide tile share and fill; i32[wide tiles].
+
+    The last block of a lane may be partly filled, every other one is full.
+    """
+    far = jnp.iinfo(jnp.int32).max
+    within = jnp.where(jnp.arange(held.shape[0]) % wide_lanes == 0, far, shared[:-1])
+    common = jnp.minimum(within, held - 1)
+    return jnp.maximum(jnp.min(_by_tile(common, wide_tiles, wide_lanes, far), axis=1), 0)
+
+
 def _first_lane_beyond(shared: Array, lane: Array, column: Array) -> Array:
     """The first place after `lane` that does not share `column` with it; i32 like both."""
     other = jnp.arange(shared.shape[0])
@@ -225,6 +263,7 @@ def _share_work(
     arrays = {
         "work_start": work_start,
         "work_tile": work_tile,
+        "work_stop": jnp.minimum(tile_start[work_tile + 1], work_start[1:]),
         "tile_start": tile_start,
         "tile_worker": first,
         "tile_pieces": pieces,

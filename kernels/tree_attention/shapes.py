@@ -27,9 +27,8 @@ class TreeTiles:
     """Programs of a launch: multiprocessors times how many of them one holds."""
     warps: int = 4
     stages: int = 3
-    merge_pieces: int = 16
+    merge_unroll: int = 4
     """Partials that the merge reads at a time."""
-    merge_warps: int = 4
 
     def lanes(self, group: int) -> tuple[int, int]:
         """Lanes of a wide and of a narrow tile, for `group` query heads a kv head."""

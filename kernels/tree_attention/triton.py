@@ -1,10 +1,11 @@
-"""Triton kernels of tree attention: partial attention by tile, then a merge by log-sum-exp.
+"""Triton kernel of tree attention: partial attention by tile, merged by whoever finishes last.
 
 The plan (see plan.py) sorts lanes depth-first and cuts them into wide tiles and, inside those, into
 narrow tiles. A tile owns a list of entries, one per physical block: the block, its column in the
 table, and which lanes of the tile read it. A program takes one kv head and an equal share of all
 entries, walks through the tiles that its share touches, and writes one normalised partial output
-with its log-sum-exp per tile. `merge_kernel` combines the partials of each lane.
+with its log-sum-exp per tile. It then counts itself in at every narrow tile that it served, and the
+last program to arrive at one merges that tile's partials by log-sum-exp.
 
 Narrow tiles have few rows, and reading keys and values is their whole cost. There the product is
 transposed, keys times queries, so that the keys fill the 64 rows that wgmma wants.
@@ -51,7 +52,7 @@ def _row_tile(order, lengths, tile_lane, rows, lanes, G: tl.constexpr, TILE_LANE
     lane = tile_lane + inner
     real = (inner < TILE_LANES) & (lane < lanes)
     source = tl.load(order + lane, mask=real, other=0)
-    length = tl.load(lengths + source, mask=real, other=0)
+    length = tl.load(lengths + lane, mask=real, other=0)
     return inner, real, source, length
 
 
@@ -70,6 +71,66 @@ def _listed(entry_block, entry_info, entry, stop, KEYS: tl.constexpr):
 
 
 @triton.jit
+def _wide_keys(
+    queries,
+    inner,
+    length,
+    peak,
+    total,
+    acc,
+    k_pool,
+    v_pool,
+    entry_block,
+    entry_info,
+    entry,
+    stop,
+    head,
+    layer_block,
+    scale: tl.constexpr,
+    softcap: tl.constexpr,
+    window: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    D: tl.constexpr,
+    DIM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    KEYS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Adds the entries [entry, stop) to a wide tile's running softmax.
+
+    Without MASKED every row sees every key, and [entry, stop) is a multiple of KEYS keys.
+    """
+    d = tl.arange(0, DIM)
+    keys = tl.arange(0, KEYS)
+    offset = keys % 16
+    block, info = _listed(entry_block, entry_info, entry, stop, KEYS)
+    for at in range(entry, stop, KEYS // 16):
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
+        kv_at = key_row[:, None] * D + d[None, :]
+        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
+        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
+        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
+        scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
+        if MASKED:
+            seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
+            scores = tl.where(seen, _scaled(scores, scale, softcap), LOWEST)
+        else:
+            scores = _scaled(scores, scale, softcap)
+        higher = tl.maximum(peak, tl.max(scores, 1))
+        shrink = tl.exp2(peak - higher)
+        weights = tl.exp2(scores - higher[:, None])
+        if MASKED:
+            weights = tl.where(seen, weights, 0.0)
+        total = total * shrink + tl.sum(weights, 1)
+        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
+        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
+        peak = higher
+        block = next_block
+        info = next_info
+    return peak, total, acc
+
+
+@triton.jit
 def _wide_tile(
     q,
     k_pool,
@@ -78,6 +139,7 @@ def _wide_tile(
     lengths,
     entry_block,
     entry_info,
+    tile_full,
     entry,
     stop,
     tile,
@@ -111,27 +173,58 @@ def _wide_tile(
     peak = tl.full([ROWS], LOWEST, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, DIM], tl.float32)
-    keys = tl.arange(0, KEYS)
-    offset = keys % 16
-    block, info = _listed(entry_block, entry_info, entry, stop, KEYS)
-    for at in range(entry, stop, KEYS // 16):
-        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
-        kv_at = key_row[:, None] * D + d[None, :]
-        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
-        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
-        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
-        scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
-        seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
-        scores = tl.where(seen, _scaled(scores, scale, softcap), LOWEST)
-        higher = tl.maximum(peak, tl.max(scores, 1))
-        shrink = tl.exp2(peak - higher)
-        weights = tl.where(seen, tl.exp2(scores - higher[:, None]), 0.0)
-        total = total * shrink + tl.sum(weights, 1)
-        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
-        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
-        peak = higher
-        block = next_block
-        info = next_info
+    full = tl.minimum(tl.load(tile_full + tile), stop) - entry
+    middle = entry + tl.maximum(full, 0) // (KEYS // 16) * (KEYS // 16)
+    peak, total, acc = _wide_keys(
+        queries,
+        inner,
+        length,
+        peak,
+        total,
+        acc,
+        k_pool,
+        v_pool,
+        entry_block,
+        entry_info,
+        entry,
+        middle,
+        head,
+        layer_block,
+        scale,
+        softcap,
+        window,
+        KV_HEADS,
+        D,
+        DIM,
+        PRECISION,
+        KEYS,
+        False,
+    )
+    peak, total, acc = _wide_keys(
+        queries,
+        inner,
+        length,
+        peak,
+        total,
+        acc,
+        k_pool,
+        v_pool,
+        entry_block,
+        entry_info,
+        middle,
+        stop,
+        head,
+        layer_block,
+        scale,
+        softcap,
+        window,
+        KV_HEADS,
+        D,
+        DIM,
+        PRECISION,
+        KEYS,
+        True,
+    )
     filled = tl.where(total > 0, total, 1.0)
     out_at = (slot + rows)[:, None] * D + d[None, :]
     tl.store(partial_out + out_at, acc / filled[:, None], mask=row_mask)
@@ -212,7 +305,84 @@ def _narrow_tile(
 
 
 @triton.jit
-def partial_kernel(
+def _merge_tile(
+    order,
+    tile_worker,
+    tile_pieces,
+    partial_out,
+    partial_lse,
+    out,
+    lse,
+    tile,
+    head,
+    lanes,
+    wide_tiles,
+    narrow_base,
+    KV_HEADS: tl.constexpr,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    DIM: tl.constexpr,
+    WIDE: tl.constexpr,
+    WIDE_LANES: tl.constexpr,
+    WIDE_ROWS: tl.constexpr,
+    NARROW_LANES: tl.constexpr,
+    NARROW_ROWS: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
+    """Combines the partials of one narrow tile's rows; a lane without any gives zeros and −inf.
+
+    Partials come from other multiprocessors, so they are read past the first-level cache.
+    """
+    rows = tl.arange(0, NARROW_ROWS)
+    d = tl.arange(0, DIM)
+    inner = rows // G
+    lane = tile * NARROW_LANES + inner
+    real = (inner < NARROW_LANES) & (lane < lanes)
+    row_mask = real[:, None] & (d < D)[None, :]
+    source = tl.load(order + lane, mask=real, other=0)
+    worker = tl.load(tile_worker + wide_tiles + tile)
+    narrow_pieces = tl.load(tile_pieces + wide_tiles + tile)
+    narrow_at = narrow_base + ((worker + tile) * KV_HEADS + head) * NARROW_ROWS
+    wide_pieces = 0
+    wide_at = 0
+    if WIDE:
+        wide_tile = tile * NARROW_LANES // WIDE_LANES
+        worker = tl.load(tile_worker + wide_tile)
+        wide_pieces = tl.load(tile_pieces + wide_tile)
+        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS
+        wide_at += tile * NARROW_LANES % WIDE_LANES * G
+    peak = tl.full([NARROW_ROWS], LOWEST, tl.float32)
+    total = tl.zeros([NARROW_ROWS], tl.float32)
+    acc = tl.zeros([NARROW_ROWS, DIM], tl.float32)
+    for piece in tl.range(0, wide_pieces + narrow_pieces, loop_unroll_factor=UNROLL):
+        at = rows + tl.where(
+            piece < wide_pieces,
+            wide_at + piece * (KV_HEADS * WIDE_ROWS),
+            narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
+        )
+        weight = tl.load(partial_lse + at, mask=real, other=LOWEST, cache_modifier=".cg")
+        values = tl.load(
+            partial_out + at[:, None] * D + d[None, :],
+            mask=row_mask,
+            other=0.0,
+            cache_modifier=".cg",
+        )
+        higher = tl.maximum(peak, weight)
+        shrink = tl.exp2(peak - higher)
+        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher), 0.0)
+        total = total * shrink + weight
+        acc = acc * shrink[:, None] + weight[:, None] * values
+        peak = higher
+    filled = tl.where(total > 0, total, 1.0)
+    target = (source * KV_HEADS + head) * G + rows % G
+    result = (acc / filled[:, None]).to(out.dtype.element_ty)
+    tl.store(out + target[:, None] * D + d[None, :], result, mask=row_mask)
+    merged = tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf"))
+    tl.store(lse + target, merged, mask=real)
+
+
+@triton.jit
+def tree_kernel(
     q,
     k_pool,
     v_pool,
@@ -222,13 +392,23 @@ def partial_kernel(
     entry_info,
     work_start,
     work_tile,
+    work_stop,
     tile_start,
+    tile_full,
+    tile_worker,
+    tile_pieces,
+    idle_tiles,
+    arrivals,
     lanes,
     wide_tiles,
+    narrow_tiles,
     narrow_base,
     layer_block,
+    layer_arrivals,
     partial_out,
     partial_lse,
+    out,
+    lse,
     scale: tl.constexpr,
     softcap: tl.constexpr,
     window: tl.constexpr,
@@ -244,20 +424,26 @@ def partial_kernel(
     NARROW_LANES: tl.constexpr,
     NARROW_ROWS: tl.constexpr,
     NARROW_KEYS: tl.constexpr,
+    MERGED: tl.constexpr,
+    MERGE_UNROLL: tl.constexpr,
 ):
-    """Attention of the tiles that one program's share of entries touches.
+    """Attention of the tiles that one program's share of entries touches, and their merges.
 
     Partials lie tile by tile: the wide ones at slot `worker + tile`, which no two pairs share since
     both only grow along the entries, then from row `narrow_base` the narrow ones likewise. WIDE is
-    whether there are wide tiles at all.
+    whether there are wide tiles at all; MERGED is the power of two that holds the narrow tiles of a
+    wide one. `arrivals` counts the pieces that have arrived at each narrow tile and head; whoever
+    completes a count sets it back to zero, so that a launch leaves it as it found it.
     """
     head = tl.program_id(0) % KV_HEADS
     worker = tl.program_id(0) // KV_HEADS
+    workers = tl.num_programs(0) // KV_HEADS
     entry = tl.load(work_start + worker)
     last = tl.load(work_start + worker + 1)
     tile = tl.load(work_tile + worker)
+    stop = tl.load(work_stop + worker)
+    arrivals += layer_arrivals + head * narrow_tiles
     while entry < last:
-        stop = tl.minimum(tl.load(tile_start + tile + 1), last)
         if stop > entry:
             slot = (worker + tile) * KV_HEADS + head
             if WIDE and tile < wide_tiles:
@@ -269,6 +455,7 @@ def partial_kernel(
                     lengths,
                     entry_block,
                     entry_info,
+                    tile_full,
                     entry,
                     stop,
                     tile,
@@ -290,8 +477,12 @@ def partial_kernel(
                     WIDE_ROWS,
                     WIDE_KEYS,
                 )
+                first = tile * (WIDE_LANES // NARROW_LANES)
+                count = tl.minimum(WIDE_LANES // NARROW_LANES, narrow_tiles - first)
+                wide_pieces = tl.load(tile_pieces + tile)
             else:
-                narrow = tile - wide_tiles
+                first = tile - wide_tiles
+                count = 1
                 slot -= wide_tiles * KV_HEADS
                 _narrow_tile(
                     q,
@@ -303,7 +494,7 @@ def partial_kernel(
                     entry_info,
                     entry,
                     stop,
-                    narrow,
+                    first,
                     narrow_base + slot * NARROW_ROWS,
                     head,
                     lanes,
@@ -322,77 +513,71 @@ def partial_kernel(
                     NARROW_ROWS,
                     NARROW_KEYS,
                 )
+                wide_pieces = 0
+                if WIDE:
+                    wide_pieces = tl.load(tile_pieces + first * NARROW_LANES // WIDE_LANES)
+            served = tl.arange(0, MERGED)
+            wanted = wide_pieces + tl.load(
+                tile_pieces + wide_tiles + first + served, mask=served < count, other=0
+            )
+            tl.debug_barrier()  # every thread's partials are written before the arrival
+            before = tl.atomic_add(
+                arrivals + first + served, 1, mask=served < count, sem="acq_rel", scope="gpu"
+            )
+            complete = (served < count) & (before + 1 == wanted)
+            tl.store(arrivals + first + served, 0, mask=complete)
+            for number in range(0, count):
+                if tl.sum(tl.where(complete & (served == number), 1, 0), 0) > 0:
+                    _merge_tile(
+                        order,
+                        tile_worker,
+                        tile_pieces,
+                        partial_out,
+                        partial_lse,
+                        out,
+                        lse,
+                        first + number,
+                        head,
+                        lanes,
+                        wide_tiles,
+                        narrow_base,
+                        KV_HEADS,
+                        G,
+                        D,
+                        DIM,
+                        WIDE,
+                        WIDE_LANES,
+                        WIDE_ROWS,
+                        NARROW_LANES,
+                        NARROW_ROWS,
+                        MERGE_UNROLL,
+                    )
         entry = stop
         tile += 1
-
-
-@triton.jit
-def merge_kernel(
-    partial_out,
-    partial_lse,
-    order,
-    tile_worker,
-    tile_pieces,
-    wide_tiles,
-    narrow_base,
-    out,
-    lse,
-    KV_HEADS: tl.constexpr,
-    G: tl.constexpr,
-    D: tl.constexpr,
-    DIM: tl.constexpr,
-    WIDE: tl.constexpr,
-    WIDE_LANES: tl.constexpr,
-    WIDE_ROWS: tl.constexpr,
-    NARROW_LANES: tl.constexpr,
-    NARROW_ROWS: tl.constexpr,
-    PIECES: tl.constexpr,
-):
-    """Combines the partials of one lane and query head."""
-    lane = tl.program_id(0)
-    head = tl.program_id(1) // G
-    member = tl.program_id(1) % G
-    narrow_tile = lane // NARROW_LANES
-    worker = tl.load(tile_worker + wide_tiles + narrow_tile)
-    narrow_pieces = tl.load(tile_pieces + wide_tiles + narrow_tile)
-    narrow_row = lane % NARROW_LANES * G + member
-    narrow_at = ((worker + narrow_tile) * KV_HEADS + head) * NARROW_ROWS + narrow_row
-    narrow_at += narrow_base
-    wide_pieces = 0
-    wide_at = 0
-    if WIDE:
-        wide_tile = lane // WIDE_LANES
-        worker = tl.load(tile_worker + wide_tile)
-        wide_pieces = tl.load(tile_pieces + wide_tile)
-        wide_row = lane % WIDE_LANES * G + member
-        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS + wide_row
-    d = tl.arange(0, DIM)
-    numbers = tl.arange(0, PIECES)
-    pieces = wide_pieces + narrow_pieces
-    peak = LOWEST
-    total = 0.0
-    acc = tl.zeros([DIM], tl.float32)
-    for start in range(0, pieces, PIECES):
-        piece = start + numbers
-        listed = piece < pieces
-        row = tl.where(
-            piece < wide_pieces,
-            wide_at + piece * (KV_HEADS * WIDE_ROWS),
-            narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
+        if entry < last:
+            stop = tl.minimum(tl.load(tile_start + tile + 1), last)
+    for tile in range(worker, tl.load(idle_tiles), workers):
+        _merge_tile(
+            order,
+            tile_worker,
+            tile_pieces,
+            partial_out,
+            partial_lse,
+            out,
+            lse,
+            tile,
+            head,
+            lanes,
+            wide_tiles,
+            narrow_base,
+            KV_HEADS,
+            G,
+            D,
+            DIM,
+            WIDE,
+            WIDE_LANES,
+            WIDE_ROWS,
+            NARROW_LANES,
+            NARROW_ROWS,
+            1,
         )
-        weight = tl.load(partial_lse + row, mask=listed, other=LOWEST)
-        values = tl.load(
-            partial_out + row[:, None] * D + d[None, :],
-            mask=listed[:, None] & (d < D)[None, :],
-            other=0.0,
-        )
-        higher = tl.maximum(peak, tl.max(weight, 0))
-        shrink = tl.exp2(peak - higher)
-        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher), 0.0)
-        total = total * shrink + tl.sum(weight, 0)
-        acc = acc * shrink + tl.sum(weight[:, None] * values, 0)
-        peak = higher
-    target = tl.load(order + lane) * (KV_HEADS * G) + tl.program_id(1)
-    filled = tl.where(total > 0, total, 1.0)
-    tl.store(out + target * D + d, (acc / filled).to(out.dtype.element_ty), mask=d < D)
-    tl.store(lse + target, tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf")))
