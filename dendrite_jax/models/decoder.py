@@ -196,7 +196,14 @@ class Decoder(struct.PyTreeNode):
 
         def attention(index: int, q: Array, k_pool: Array, v_pool: Array) -> Array:
             out, _ = paged_prefill(
-                q, k_pool, v_pool, index, appended.table, appended.start, window=windows[index]
+                q,
+                k_pool,
+                v_pool,
+                index,
+                appended.table,
+                appended.start,
+                window=windows[index],
+                implementation=self.implementation,
             )
             return out
 

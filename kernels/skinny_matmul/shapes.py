@@ -30,6 +30,8 @@ class TileBlocks:
 
     rows: int = 64
     """Weight rows of a tile; wgmma wants multiples of 64."""
+    tokens: int = 128
+    """Most rows of x in a tile."""
     columns: int = 128
     """Depth of one tile step."""
     splits: int = 1

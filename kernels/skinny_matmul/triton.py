@@ -117,10 +117,11 @@ def tile_kernel(
     """out[M, N] = epilogue(x[M, K] @ weight[N, K].T); with SWIGLU the weight is [2N, K].
 
     With SPLITS > 1 program axis 2 takes a share of K each and `out` is f32[SPLITS, M, N], the sums
-    before any epilogue. K is a multiple of SPLITS * BLOCK_K.
+    before any epilogue. K is a multiple of SPLITS * BLOCK_K. Programs that share weight rows follow
+    each other, so that they are read from memory once.
     """
-    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    tokens = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    tokens = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    rows = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     split = tl.program_id(2)
     kept = rows < N
     used = tokens < M

@@ -5,18 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.launch import array_type, check_pool, launch
 from dendrite_jax.kernels.tree_attention import triton as kernels
 from dendrite_jax.kernels.tree_attention.plan import Plan, tile_counts
-from dendrite_jax.kernels.tree_attention.shapes import (
-    BLOCK_SIZE,
-    TreeTiles,
-    tree_tiles,
-)
-
-HEAD_DIMS = (64, 96, 128, 256)
-DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
+from dendrite_jax.kernels.tree_attention.shapes import TreeTiles, tree_tiles
 
 
 def tiles_for(num_heads: int, k_pool: Array) -> TreeTiles:
@@ -25,15 +17,8 @@ def tiles_for(num_heads: int, k_pool: Array) -> TreeTiles:
     Raises:
       UnsupportedError: names the dimension that the kernels were not written for.
     """
-    _, _, num_kv_heads, block_size, head_dim = k_pool.shape
-    if block_size != BLOCK_SIZE:
-        raise UnsupportedError(f"block size {block_size}: the kernel reads {BLOCK_SIZE}")
-    if head_dim not in HEAD_DIMS:
-        raise UnsupportedError(f"head_dim {head_dim}: the kernel takes one of {HEAD_DIMS}")
-    if k_pool.dtype not in DTYPES:
-        raise UnsupportedError(f"pool dtype {k_pool.dtype}: the kernel takes bf16, fp16, fp32")
-    if num_heads % num_kv_heads:
-        raise ValueError(f"{num_heads} heads are not a multiple of {num_kv_heads} kv heads")
+    check_pool(num_heads, k_pool)
+    _, _, num_kv_heads, _, head_dim = k_pool.shape
     return tree_tiles(num_heads // num_kv_heads, head_dim, k_pool.dtype.itemsize)
 
 

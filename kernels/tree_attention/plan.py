@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax.kernels.tree_attention.shapes import BLOCK_SIZE, TreeTiles
+from dendrite_jax.kernels.launch import BLOCK_SIZE
+from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 
 
 @partial(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BLOCK_SIZE = 16
-"""Tokens in a block of the pool that the Triton kernels read."""
-
 
 @dataclass(frozen=True)
 class TreeTiles:

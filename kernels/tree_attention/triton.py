@@ -16,21 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
-LOWEST = tl.constexpr(-1.0e30)
-"""Stands for minus infinity, but differences of it are not NaN."""
-
-
-@triton.jit
-def _scaled(scores, scale: tl.constexpr, softcap: tl.constexpr):
-    """Scores in base-2 exponents: scaled, then soft-capped if `softcap` is not 0."""
-    if softcap > 0:
-        squashed = 1.0 - 2.0 / (1.0 + tl.exp2(scores * (2.0 * LOG2E * scale / softcap)))
-        scores = squashed * (softcap * LOG2E)
-    else:
-        scores = scores * (scale * LOG2E)
-    return scores
+from dendrite_jax.kernels.flash import LN2, LOWEST, add_keys, scaled
 
 
 @triton.jit
@@ -111,20 +97,11 @@ def _wide_keys(
         next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
         k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
         scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
-        if MASKED:
-            seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
-            scores = tl.where(seen, _scaled(scores, scale, softcap), LOWEST)
-        else:
-            scores = _scaled(scores, scale, softcap)
-        higher = tl.maximum(peak, tl.max(scores, 1))
-        shrink = tl.exp2(peak - higher)
-        weights = tl.exp2(scores - higher[:, None])
-        if MASKED:
-            weights = tl.where(seen, weights, 0.0)
-        total = total * shrink + tl.sum(weights, 1)
+        seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
         v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
-        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
-        peak = higher
+        peak, total, acc = add_keys(
+            scores, seen, v, peak, total, acc, scale, softcap, PRECISION, MASKED
+        )
         block = next_block
         info = next_info
     return peak, total, acc
@@ -285,7 +262,7 @@ def _narrow_tile(
         k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
         scores = tl.dot(k, queries, input_precision=PRECISION)
         seen = _visible(info[:, None], offset[:, None], inner[None, :], length[None, :], window)
-        scores = tl.where(seen, _scaled(scores, scale, softcap), LOWEST)
+        scores = tl.where(seen, scaled(scores, scale, softcap), LOWEST)
         higher = tl.maximum(peak, tl.max(scores, 0))
         shrink = tl.exp2(peak - higher)
         weights = tl.where(seen, tl.exp2(scores - higher[None, :]), 0.0)

@@ -100,7 +100,7 @@ def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
     out = poisoned((1, rows, outputs), "float32")
     launch(
         kernels.tile_kernel,
-        (-(-outputs // 16), -(-rows // 16), 1),
+        (-(-rows // 16), -(-outputs // 16), 1),
         x,
         weight,
         bias,
@@ -123,7 +123,7 @@ def test_tile_kernel_splits_sum_to_the_product():
     out = poisoned((3, 3, 40), "float32")
     launch(
         kernels.tile_kernel,
-        (3, 1, 3),
+        (1, 3, 3),
         x,
         weight,
         None,
