@@ -34,19 +34,16 @@ TREES: dict[str, Callable[[], Tree]] = {
 """Nodes by level / tokens of a node by level."""
 
 VARIANTS = {
-    "w64 s3": TreeTiles(),
-    "w64 s2": TreeTiles(stages=2),
-    "w64 s2 k32 p396": TreeTiles(stages=3, wide_keys=32, narrow_keys=32, programs=396),
-    "w64 least4": TreeTiles(least_work=4),
-    "w64 k64,128": TreeTiles(narrow_keys=128),
-    "w128 s2 k64,128": TreeTiles(
-        wide_rows=128, narrow_keys=128, warps=8, stages=2, programs=132, least_work=8
-    ),
-    "w128 s3 k64,64": TreeTiles(wide_rows=128, warps=8, stages=3, programs=132),
+    "w64": TreeTiles(),
+    "w128 k32": TreeTiles(wide_rows=128, wide_keys=32),
+    "w128 k32 s2": TreeTiles(wide_rows=128, wide_keys=32, stages=2),
+    "w128 k32 c2": TreeTiles(wide_rows=128, wide_keys=32, wide_cost=2),
+    "w128 8 warps": TreeTiles(wide_rows=128, warps=8, programs=132),
 }
+"""Tile sizes that are compared, by a short name."""
 
 
-@partial(jax.jit, static_argnames=("num_blocks", "num_kv_heads", "group", "window", "tiles"))
+@partial(jax.jit, static_argnames=("num_layers", "num_blocks", "num_kv_heads", "group", "window", "tiles"))
 def _jitted_plan(table: Array, length: Array, **options: Any) -> Plan:
     return build_plan(table, length, **options)
 
@@ -55,6 +52,7 @@ def _plan(tree: Tree, pool: Array, num_heads: int, tiles: TreeTiles) -> Plan:
     return _jitted_plan(
         tree.table,
         tree.length,
+        num_layers=pool.shape[0],
         num_blocks=pool.shape[1],
         num_kv_heads=pool.shape[2],
         group=num_heads // pool.shape[2],
