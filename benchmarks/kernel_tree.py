@@ -43,7 +43,7 @@ VARIANTS = {
 """Tile sizes that are compared, by a short name."""
 
 
-@partial(jax.jit, static_argnames=("num_layers", "num_blocks", "num_kv_heads", "group", "window", "tiles"))
+@partial(jax.jit, static_argnames=("num_blocks", "num_kv_heads", "group", "window", "tiles"))
 def _jitted_plan(table: Array, length: Array, **options: Any) -> Plan:
     return build_plan(table, length, **options)
 
@@ -52,7 +52,6 @@ def _plan(tree: Tree, pool: Array, num_heads: int, tiles: TreeTiles) -> Plan:
     return _jitted_plan(
         tree.table,
         tree.length,
-        num_layers=pool.shape[0],
         num_blocks=pool.shape[1],
         num_kv_heads=pool.shape[2],
         group=num_heads // pool.shape[2],

@@ -7,6 +7,9 @@ from jax import Array
 from dendrite_jax.kernels.launch import array_type, launch
 from dendrite_jax.kernels.rope_append import triton as kernels
 
+HEAD_TILE = 8
+"""Heads that one program, of one warp, rotates or appends."""
+
 
 def rope_append(
     qkv: Array,
@@ -37,7 +40,7 @@ def rope_append(
         num_blocks,
         layer * num_blocks,
         kernel=kernels.rope_append_kernel,
-        grid=(lanes * tokens, heads + 2 * kv_heads),
+        grid=(lanes * tokens, -(-(heads + 2 * kv_heads) // HEAD_TILE)),
         out_type=(
             array_type((lanes, tokens, heads, head_dim), qkv.dtype),
             array_type(k_pool.shape, k_pool.dtype),
@@ -51,4 +54,5 @@ def rope_append(
         BLOCK_SIZE=block_size,
         D=head_dim,
         HALF=1 << (head_dim // 2 - 1).bit_length(),
+        HEAD_TILE=HEAD_TILE,
     )

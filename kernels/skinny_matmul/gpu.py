@@ -86,14 +86,14 @@ def _tiled(
             f"{blocks.columns}, at least 16"
         )
     split = blocks.splits > 1
-    tile = min(blocks.tokens, max(16, 1 << (rows - 1).bit_length()))
+    tile = max(16, 1 << (rows - 1).bit_length())
     y = launch(
         x.astype(weight.dtype),
         weight,
         None if split else bias,
         None if split else residual,
         kernel=kernels.tile_kernel,
-        grid=(-(-rows // tile), -(-outputs // blocks.rows), blocks.splits),
+        grid=(1, -(-outputs // blocks.rows), blocks.splits),
         out_type=array_type((blocks.splits, rows, outputs), jnp.float32 if split else out_dtype),
         num_warps=blocks.warps,
         num_stages=blocks.stages,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_ROWS = 256
-"""Most rows of x; beyond, a product is compute-bound and XLA's own is the one to use."""
+MAX_ROWS = 64
+"""Most rows of x; beyond, XLA's own products are as fast."""
 
 PREFETCH_BYTES = 8 * 2**20
 """Most bytes that a product of one row prefetches of the next weight."""
@@ -30,8 +30,6 @@ class TileBlocks:
 
     rows: int = 64
     """Weight rows of a tile; wgmma wants multiples of 64."""
-    tokens: int = 128
-    """Most rows of x in a tile."""
     columns: int = 128
     """Depth of one tile step."""
     splits: int = 1

@@ -47,11 +47,10 @@ def _triton_plan(
 ) -> Plan:
     from dendrite_jax.kernels.tree_attention.gpu import tiles_for
 
-    num_layers, num_blocks, num_kv_heads, _, _ = k_pool.shape
+    _, num_blocks, num_kv_heads, _, _ = k_pool.shape
     return build_plan(
         table,
         length,
-        num_layers=num_layers,
         num_blocks=num_blocks,
         num_kv_heads=num_kv_heads,
         group=num_heads // num_kv_heads,

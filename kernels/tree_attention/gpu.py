@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -35,14 +37,25 @@ def tree_attention(
 ) -> tuple[Array, Array]:
     """`dendrite_jax.kernels.tree_attention.tree_attention` on Triton, with its plan made."""
     lanes, num_heads, head_dim = q.shape
-    num_layers, num_blocks, num_kv_heads, _, _ = k_pool.shape
+    _, num_blocks, num_kv_heads, _, _ = k_pool.shape
     tiles = plan.tiles
     workers = plan.work_tile.shape[0]
     wide_tiles, narrow_tiles = tile_counts(lanes, plan.group, tiles)
     wide_lanes, narrow_lanes = tiles.lanes(plan.group)
     narrow_base = (workers + wide_tiles) * num_kv_heads * tiles.wide_rows
     rows = narrow_base + (workers + narrow_tiles) * num_kv_heads * tiles.narrow_rows
-    *_, out, lse = launch(
+    cut: dict[str, Any] = {
+        "KV_HEADS": num_kv_heads,
+        "G": plan.group,
+        "D": head_dim,
+        "DIM": 1 << (head_dim - 1).bit_length(),
+        "WIDE": wide_tiles > 0,
+        "WIDE_LANES": wide_lanes,
+        "WIDE_ROWS": tiles.wide_rows,
+        "NARROW_LANES": narrow_lanes,
+        "NARROW_ROWS": tiles.narrow_rows,
+    }
+    partial_out, partial_lse = launch(
         q.astype(k_pool.dtype),
         k_pool,
         v_pool,
@@ -55,42 +68,41 @@ def tree_attention(
         plan.work_stop,
         plan.tile_start,
         plan.tile_full,
-        plan.tile_worker,
-        plan.tile_pieces,
-        plan.idle_tiles,
-        plan.arrivals,
         lanes,
         wide_tiles,
-        narrow_tiles,
         narrow_base,
         layer * num_blocks,
-        layer * num_kv_heads * narrow_tiles,
-        kernel=kernels.tree_kernel,
+        kernel=kernels.partial_kernel,
         grid=(workers * num_kv_heads,),
         out_type=(
             array_type((rows, head_dim), jnp.float32),
             array_type((rows,), jnp.float32),
-            array_type(q.shape, q.dtype),
-            array_type((lanes, num_heads), jnp.float32),
         ),
         num_warps=tiles.warps,
         num_stages=tiles.stages,
         scale=scale,
         softcap=softcap or 0.0,
         window=plan.window or 0,
-        KV_HEADS=num_kv_heads,
-        G=plan.group,
-        D=head_dim,
-        DIM=1 << (head_dim - 1).bit_length(),
         PRECISION="ieee",
-        WIDE=wide_tiles > 0,
-        WIDE_LANES=wide_lanes,
-        WIDE_ROWS=tiles.wide_rows,
         WIDE_KEYS=tiles.wide_keys,
-        NARROW_LANES=narrow_lanes,
-        NARROW_ROWS=tiles.narrow_rows,
         NARROW_KEYS=tiles.narrow_keys,
-        MERGED=1 << (wide_lanes // narrow_lanes - 1).bit_length(),
-        MERGE_UNROLL=tiles.merge_unroll,
+        **cut,
     )
-    return out, lse
+    return launch(
+        partial_out,
+        partial_lse,
+        plan.order,
+        plan.tile_worker,
+        plan.tile_pieces,
+        wide_tiles,
+        narrow_base,
+        kernel=kernels.merge_kernel,
+        grid=(lanes, num_heads),
+        out_type=(
+            array_type(q.shape, q.dtype),
+            array_type((lanes, num_heads), jnp.float32),
+        ),
+        num_warps=tiles.merge_warps,
+        PIECES=tiles.merge_pieces,
+        **cut,
+    )

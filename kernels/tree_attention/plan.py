@@ -36,8 +36,6 @@ from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
         "tile_full",
         "tile_worker",
         "tile_pieces",
-        "idle_tiles",
-        "arrivals",
     ],
     meta_fields=["group", "window", "tiles"],
 )
@@ -55,8 +53,6 @@ class Plan:
     tile_full: Array  # i32[wide tiles], end of the leading entries that every lane reads whole
     tile_worker: Array  # i32[tiles], worker of a tile's first entry
     tile_pieces: Array  # i32[tiles], workers that share the tile
-    idle_tiles: Array  # i32[1], leading narrow tiles that no worker serves: their lanes are idle
-    arrivals: Array  # i32[layers, kv_heads * narrow tiles], zeros; counters of a launch
     group: int
     window: int | None
     tiles: TreeTiles
@@ -74,7 +70,6 @@ def build_plan(
     table: Array,
     length: Array,
     *,
-    num_layers: int,
     num_blocks: int,
     num_kv_heads: int,
     group: int,
@@ -86,7 +81,6 @@ def build_plan(
     Args:
       table: i32[lanes, max_blocks], −1 for none.
       length: i32[lanes], cached tokens of each lane, 0 for an idle one.
-      num_layers: layers of the pool.
       num_blocks: blocks of the pool, which bounds the entries.
       num_kv_heads: kv heads; each gets an equal part of the programs.
       group: query heads of a kv head.
@@ -128,18 +122,12 @@ def build_plan(
     if wide_tiles and window is None:
         full = _full_columns(shared, held, wide_tiles, wide_lanes)
     begins = tile_lane[:wide_tiles]
-    work = _share_work(tile_start, last[lanes - 1], num_kv_heads, tiles)
-    pieces = work["tile_pieces"][wide_tiles:]
-    if wide_tiles:
-        pieces += work["tile_pieces"][jnp.arange(narrow_tiles) * narrow_lanes // wide_lanes]
     return Plan(
         order=order,
         entry_block=jnp.where(listed, block, 0),
         entry_info=jnp.where(listed, info, 0),
-        **work,
+        **_share_work(tile_start, wide_tiles, num_kv_heads, tiles),
         tile_full=(first[begins] + jnp.minimum(full, count[begins])).astype(jnp.int32),
-        idle_tiles=jnp.sum(pieces == 0, dtype=jnp.int32)[None],
-        arrivals=jnp.zeros((num_layers, num_kv_heads * narrow_tiles), jnp.int32),
         group=group,
         window=window,
         tiles=tiles,
@@ -234,26 +222,29 @@ def _first_lane_beyond(shared: Array, lane: Array, column: Array) -> Array:
 
 
 def _share_work(
-    tile_start: Array, wide_entries: Array, num_kv_heads: int, tiles: TreeTiles
+    tile_start: Array, wide_tiles: int, num_kv_heads: int, tiles: TreeTiles
 ) -> dict[str, Array]:
     """Cuts the entries into workers' shares of equal cost.
 
-    A share costs at least one entry, so that no worker between two busy ones is idle: partials are
-    numbered by worker and tile.
+    A tile costs `tile_cost` and something for each of its entries; an empty one costs nothing. A
+    share is worth more than a tile's own cost and one entry, so that no two shares start at the
+    same entry and no worker between two busy ones is idle: partials are numbered by worker and
+    tile.
     """
     workers = max(1, tiles.programs // num_kv_heads)
-    entries = tile_start[-1]
-    wide_cost = wide_entries * tiles.wide_cost
-    cost = wide_cost + (entries - wide_entries) * tiles.narrow_cost
-    least = max(tiles.least_work * tiles.narrow_cost, tiles.wide_cost)
-    share = jnp.maximum(-(-cost // workers), least)
-    at = jnp.minimum(jnp.arange(workers + 1) * share, cost)
-    work_start = jnp.where(
-        at < wide_cost,
-        at // tiles.wide_cost,
-        wide_entries + (at - wide_cost) // tiles.narrow_cost,
-    )
     begin, end = tile_start[:-1], tile_start[1:]
+    wide = jnp.arange(begin.shape[0]) < wide_tiles
+    unit = jnp.where(wide, tiles.wide_cost, tiles.narrow_cost)
+    cost = (end - begin) * unit + jnp.where(end > begin, tiles.tile_cost, 0)
+    total = jnp.cumsum(cost)
+    least = tiles.tile_cost + max(tiles.least_work * tiles.narrow_cost, tiles.wide_cost)
+    share = jnp.maximum(-(-total[-1] // workers), least)
+    at = jnp.arange(workers + 1) * share
+    inside = jnp.sum(total <= at[:, None], axis=1)  # the tile that each share starts in
+    tile = jnp.minimum(inside, begin.shape[0] - 1)
+    spent = at - (total - cost)[tile] - tiles.tile_cost
+    skipped = jnp.clip(-(-spent // unit[tile]), 0, (end - begin)[tile])
+    work_start = jnp.where(inside > tile, tile_start[-1], begin[tile] + skipped)
     work_tile = jnp.sum(end <= work_start[:-1, None], axis=1)
 
     def worker_of(entry: Array) -> Array:

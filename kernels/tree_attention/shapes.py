@@ -18,14 +18,17 @@ class TreeTiles:
     wide_cost: int = 1
     """Cost of a block in a wide tile, against `narrow_cost`, when work is shared out."""
     narrow_cost: int = 1
+    tile_cost: int = 12
+    """Cost of starting on a tile, whatever its blocks."""
     least_work: int = 8
     """Blocks that are worth a program of their own."""
     programs: int = 264
     """Programs of a launch: multiprocessors times how many of them one holds."""
     warps: int = 4
     stages: int = 3
-    merge_unroll: int = 4
+    merge_pieces: int = 16
     """Partials that the merge reads at a time."""
+    merge_warps: int = 4
 
     def lanes(self, group: int) -> tuple[int, int]:
         """Lanes of a wide and of a narrow tile, for `group` query heads a kv head."""

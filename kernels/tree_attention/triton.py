@@ -1,11 +1,11 @@
-"""Triton kernel of tree attention: partial attention by tile, merged by whoever finishes last.
+"""Triton kernels of tree attention: partial attention by tile, then a merge by log-sum-exp.
 
 The plan (see plan.py) sorts lanes depth-first and cuts them into wide tiles and, inside those, into
 narrow tiles. A tile owns a list of entries, one per physical block: the block, its column in the
 table, and which lanes of the tile read it. A program takes one kv head and an equal share of all
 entries, walks through the tiles that its share touches, and writes one normalised partial output
-with its log-sum-exp per tile. It then counts itself in at every narrow tile that it served, and the
-last program to arrive at one merges that tile's partials by log-sum-exp.
+with its log-sum-exp per tile. `merge_kernel` combines the partials of each lane: merging by the last
+program that arrives at a tile was slower, since a fence and an atomic cost more than a launch.
 
 Narrow tiles have few rows, and reading keys and values is their whole cost. There the product is
 transposed, keys times queries, so that the keys fill the 64 rows that wgmma wants.
@@ -282,84 +282,7 @@ def _narrow_tile(
 
 
 @triton.jit
-def _merge_tile(
-    order,
-    tile_worker,
-    tile_pieces,
-    partial_out,
-    partial_lse,
-    out,
-    lse,
-    tile,
-    head,
-    lanes,
-    wide_tiles,
-    narrow_base,
-    KV_HEADS: tl.constexpr,
-    G: tl.constexpr,
-    D: tl.constexpr,
-    DIM: tl.constexpr,
-    WIDE: tl.constexpr,
-    WIDE_LANES: tl.constexpr,
-    WIDE_ROWS: tl.constexpr,
-    NARROW_LANES: tl.constexpr,
-    NARROW_ROWS: tl.constexpr,
-    UNROLL: tl.constexpr,
-):
-    """Combines the partials of one narrow tile's rows; a lane without any gives zeros and −inf.
-
-    Partials come from other multiprocessors, so they are read past the first-level cache.
-    """
-    rows = tl.arange(0, NARROW_ROWS)
-    d = tl.arange(0, DIM)
-    inner = rows // G
-    lane = tile * NARROW_LANES + inner
-    real = (inner < NARROW_LANES) & (lane < lanes)
-    row_mask = real[:, None] & (d < D)[None, :]
-    source = tl.load(order + lane, mask=real, other=0)
-    worker = tl.load(tile_worker + wide_tiles + tile)
-    narrow_pieces = tl.load(tile_pieces + wide_tiles + tile)
-    narrow_at = narrow_base + ((worker + tile) * KV_HEADS + head) * NARROW_ROWS
-    wide_pieces = 0
-    wide_at = 0
-    if WIDE:
-        wide_tile = tile * NARROW_LANES // WIDE_LANES
-        worker = tl.load(tile_worker + wide_tile)
-        wide_pieces = tl.load(tile_pieces + wide_tile)
-        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS
-        wide_at += tile * NARROW_LANES % WIDE_LANES * G
-    peak = tl.full([NARROW_ROWS], LOWEST, tl.float32)
-    total = tl.zeros([NARROW_ROWS], tl.float32)
-    acc = tl.zeros([NARROW_ROWS, DIM], tl.float32)
-    for piece in tl.range(0, wide_pieces + narrow_pieces, loop_unroll_factor=UNROLL):
-        at = rows + tl.where(
-            piece < wide_pieces,
-            wide_at + piece * (KV_HEADS * WIDE_ROWS),
-            narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
-        )
-        weight = tl.load(partial_lse + at, mask=real, other=LOWEST, cache_modifier=".cg")
-        values = tl.load(
-            partial_out + at[:, None] * D + d[None, :],
-            mask=row_mask,
-            other=0.0,
-            cache_modifier=".cg",
-        )
-        higher = tl.maximum(peak, weight)
-        shrink = tl.exp2(peak - higher)
-        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher), 0.0)
-        total = total * shrink + weight
-        acc = acc * shrink[:, None] + weight[:, None] * values
-        peak = higher
-    filled = tl.where(total > 0, total, 1.0)
-    target = (source * KV_HEADS + head) * G + rows % G
-    result = (acc / filled[:, None]).to(out.dtype.element_ty)
-    tl.store(out + target[:, None] * D + d[None, :], result, mask=row_mask)
-    merged = tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf"))
-    tl.store(lse + target, merged, mask=real)
-
-
-@triton.jit
-def tree_kernel(
+def partial_kernel(
     q,
     k_pool,
     v_pool,
@@ -372,20 +295,12 @@ def tree_kernel(
     work_stop,
     tile_start,
     tile_full,
-    tile_worker,
-    tile_pieces,
-    idle_tiles,
-    arrivals,
     lanes,
     wide_tiles,
-    narrow_tiles,
     narrow_base,
     layer_block,
-    layer_arrivals,
     partial_out,
     partial_lse,
-    out,
-    lse,
     scale: tl.constexpr,
     softcap: tl.constexpr,
     window: tl.constexpr,
@@ -401,25 +316,19 @@ def tree_kernel(
     NARROW_LANES: tl.constexpr,
     NARROW_ROWS: tl.constexpr,
     NARROW_KEYS: tl.constexpr,
-    MERGED: tl.constexpr,
-    MERGE_UNROLL: tl.constexpr,
 ):
-    """Attention of the tiles that one program's share of entries touches, and their merges.
+    """Attention of the tiles that one program's share of entries touches.
 
     Partials lie tile by tile: the wide ones at slot `worker + tile`, which no two pairs share since
     both only grow along the entries, then from row `narrow_base` the narrow ones likewise. WIDE is
-    whether there are wide tiles at all; MERGED is the power of two that holds the narrow tiles of a
-    wide one. `arrivals` counts the pieces that have arrived at each narrow tile and head; whoever
-    completes a count sets it back to zero, so that a launch leaves it as it found it.
+    whether there are wide tiles at all.
     """
     head = tl.program_id(0) % KV_HEADS
     worker = tl.program_id(0) // KV_HEADS
-    workers = tl.num_programs(0) // KV_HEADS
     entry = tl.load(work_start + worker)
     last = tl.load(work_start + worker + 1)
     tile = tl.load(work_tile + worker)
     stop = tl.load(work_stop + worker)
-    arrivals += layer_arrivals + head * narrow_tiles
     while entry < last:
         if stop > entry:
             slot = (worker + tile) * KV_HEADS + head
@@ -454,12 +363,8 @@ def tree_kernel(
                     WIDE_ROWS,
                     WIDE_KEYS,
                 )
-                first = tile * (WIDE_LANES // NARROW_LANES)
-                count = tl.minimum(WIDE_LANES // NARROW_LANES, narrow_tiles - first)
-                wide_pieces = tl.load(tile_pieces + tile)
             else:
-                first = tile - wide_tiles
-                count = 1
+                narrow = tile - wide_tiles
                 slot -= wide_tiles * KV_HEADS
                 _narrow_tile(
                     q,
@@ -471,7 +376,7 @@ def tree_kernel(
                     entry_info,
                     entry,
                     stop,
-                    first,
+                    narrow,
                     narrow_base + slot * NARROW_ROWS,
                     head,
                     lanes,
@@ -490,71 +395,79 @@ def tree_kernel(
                     NARROW_ROWS,
                     NARROW_KEYS,
                 )
-                wide_pieces = 0
-                if WIDE:
-                    wide_pieces = tl.load(tile_pieces + first * NARROW_LANES // WIDE_LANES)
-            served = tl.arange(0, MERGED)
-            wanted = wide_pieces + tl.load(
-                tile_pieces + wide_tiles + first + served, mask=served < count, other=0
-            )
-            tl.debug_barrier()  # every thread's partials are written before the arrival
-            before = tl.atomic_add(
-                arrivals + first + served, 1, mask=served < count, sem="acq_rel", scope="gpu"
-            )
-            complete = (served < count) & (before + 1 == wanted)
-            tl.store(arrivals + first + served, 0, mask=complete)
-            for number in range(0, count):
-                if tl.sum(tl.where(complete & (served == number), 1, 0), 0) > 0:
-                    _merge_tile(
-                        order,
-                        tile_worker,
-                        tile_pieces,
-                        partial_out,
-                        partial_lse,
-                        out,
-                        lse,
-                        first + number,
-                        head,
-                        lanes,
-                        wide_tiles,
-                        narrow_base,
-                        KV_HEADS,
-                        G,
-                        D,
-                        DIM,
-                        WIDE,
-                        WIDE_LANES,
-                        WIDE_ROWS,
-                        NARROW_LANES,
-                        NARROW_ROWS,
-                        MERGE_UNROLL,
-                    )
         entry = stop
         tile += 1
         if entry < last:
             stop = tl.minimum(tl.load(tile_start + tile + 1), last)
-    for tile in range(worker, tl.load(idle_tiles), workers):
-        _merge_tile(
-            order,
-            tile_worker,
-            tile_pieces,
-            partial_out,
-            partial_lse,
-            out,
-            lse,
-            tile,
-            head,
-            lanes,
-            wide_tiles,
-            narrow_base,
-            KV_HEADS,
-            G,
-            D,
-            DIM,
-            WIDE,
-            WIDE_LANES,
-            WIDE_ROWS,
-            NARROW_LANES,
-            NARROW_ROWS,
-            1,
+
+
+@triton.jit
+def merge_kernel(
+    partial_out,
+    partial_lse,
+    order,
+    tile_worker,
+    tile_pieces,
+    wide_tiles,
+    narrow_base,
+    out,
+    lse,
+    KV_HEADS: tl.constexpr,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    DIM: tl.constexpr,
+    WIDE: tl.constexpr,
+    WIDE_LANES: tl.constexpr,
+    WIDE_ROWS: tl.constexpr,
+    NARROW_LANES: tl.constexpr,
+    NARROW_ROWS: tl.constexpr,
+    PIECES: tl.constexpr,
+):
+    """Combines the partials of one lane and query head."""
+    lane = tl.program_id(0)
+    head = tl.program_id(1) // G
+    member = tl.program_id(1) % G
+    narrow_tile = lane // NARROW_LANES
+    worker = tl.load(tile_worker + wide_tiles + narrow_tile)
+    narrow_pieces = tl.load(tile_pieces + wide_tiles + narrow_tile)
+    narrow_row = lane % NARROW_LANES * G + member
+    narrow_at = ((worker + narrow_tile) * KV_HEADS + head) * NARROW_ROWS + narrow_row
+    narrow_at += narrow_base
+    wide_pieces = 0
+    wide_at = 0
+    if WIDE:
+        wide_tile = lane // WIDE_LANES
+        worker = tl.load(tile_worker + wide_tile)
+        wide_pieces = tl.load(tile_pieces + wide_tile)
+        wide_row = lane % WIDE_LANES * G + member
+        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS + wide_row
+    d = tl.arange(0, DIM)
+    numbers = tl.arange(0, PIECES)
+    pieces = wide_pieces + narrow_pieces
+    peak = LOWEST
+    total = 0.0
+    acc = tl.zeros([DIM], tl.float32)
+    for start in range(0, pieces, PIECES):
+        piece = start + numbers
+        listed = piece < pieces
+        row = tl.where(
+            piece < wide_pieces,
+            wide_at + piece * (KV_HEADS * WIDE_ROWS),
+            narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
         )
+        weight = tl.load(partial_lse + row, mask=listed, other=LOWEST)
+        values = tl.load(
+            partial_out + row[:, None] * D + d[None, :],
+            mask=listed[:, None] & (d < D)[None, :],
+            other=0.0,
+        )
+        higher = tl.maximum(peak, tl.max(weight, 0))
+        shrink = tl.exp2(peak - higher)
+        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher), 0.0)
+        total = total * shrink + tl.sum(weight, 0)
+        acc = acc * shrink + tl.sum(weight[:, None] * values, 0)
+        peak = higher
+    target = tl.load(order + lane) * (KV_HEADS * G) + tl.program_id(1)
+    filled = tl.where(total > 0, total, 1.0)
+    tl.store(out + target * D + d, (acc / filled).to(out.dtype.element_ty), mask=d < D)
+    tl.store(lse + target, tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf")))

@@ -16,7 +16,7 @@ from dendrite_jax.kernels.tree_attention import triton as kernels
 from dendrite_jax.kernels.tree_attention.plan import build_plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 from kernels.dense import tree_oracle
-from kernels.interpreter import launch, poisoned, tensor
+from kernels.interpreter import launch, poisoned
 
 LAYERS, LAYER = 2, 1
 TILES = TreeTiles(
@@ -24,7 +24,7 @@ TILES = TreeTiles(
 )
 
 
-@partial(jax.jit, static_argnames=("num_layers", "num_blocks", "num_kv_heads", "group", "window", "tiles"))
+@partial(jax.jit, static_argnames=("num_blocks", "num_kv_heads", "group", "window", "tiles"))
 def plan_of(table, length, **options):
     return build_plan(table, length, **options)
 
@@ -48,7 +48,6 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
     plan = plan_of(
         tree.table,
         tree.length,
-        num_layers=LAYERS,
         num_blocks=tree.num_blocks,
         num_kv_heads=num_kv_heads,
         group=group,
@@ -58,13 +57,23 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
     workers = plan.work_tile.shape[0]
     wide, narrow = tile_counts(lanes, group, tiles)
     wide_lanes, narrow_lanes = tiles.lanes(group)
+    cut = {
+        "KV_HEADS": num_kv_heads,
+        "G": group,
+        "D": head_dim,
+        "DIM": 1 << (head_dim - 1).bit_length(),
+        "WIDE": wide > 0,
+        "WIDE_LANES": wide_lanes,
+        "WIDE_ROWS": tiles.wide_rows,
+        "NARROW_LANES": narrow_lanes,
+        "NARROW_ROWS": tiles.narrow_rows,
+    }
     narrow_base = (workers + wide) * num_kv_heads * tiles.wide_rows
     rows = narrow_base + (workers + narrow) * num_kv_heads * tiles.narrow_rows
-    out = poisoned(q.shape, "float32")
-    lse = poisoned(q.shape[:2], "float32")
-    arrivals = tensor(plan.arrivals)
+    partial_out = poisoned((rows, head_dim), "float32")
+    partial_lse = poisoned((rows,), "float32")
     launch(
-        kernels.tree_kernel,
+        kernels.partial_kernel,
         (workers * num_kv_heads,),
         q,
         k_pool,
@@ -78,39 +87,37 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
         plan.work_stop,
         plan.tile_start,
         plan.tile_full,
-        plan.tile_worker,
-        plan.tile_pieces,
-        plan.idle_tiles,
-        arrivals,
         lanes,
         wide,
-        narrow,
         narrow_base,
         LAYER * tree.num_blocks,
-        LAYER * num_kv_heads * narrow,
-        poisoned((rows, head_dim), "float32"),
-        poisoned((rows,), "float32"),
-        out,
-        lse,
+        partial_out,
+        partial_lse,
         scale=scale,
         softcap=softcap or 0.0,
         window=window or 0,
-        KV_HEADS=num_kv_heads,
-        G=group,
-        D=head_dim,
-        DIM=1 << (head_dim - 1).bit_length(),
         PRECISION="ieee",
-        WIDE=wide > 0,
-        WIDE_LANES=wide_lanes,
-        WIDE_ROWS=tiles.wide_rows,
         WIDE_KEYS=tiles.wide_keys,
-        NARROW_LANES=narrow_lanes,
-        NARROW_ROWS=tiles.narrow_rows,
         NARROW_KEYS=tiles.narrow_keys,
-        MERGED=1 << (wide_lanes // narrow_lanes - 1).bit_length(),
-        MERGE_UNROLL=2,
+        **cut,
     )
-    assert not arrivals.any(), "a launch leaves its counters at zero"
+    out = poisoned(q.shape, "float32")
+    lse = poisoned(q.shape[:2], "float32")
+    launch(
+        kernels.merge_kernel,
+        (lanes, num_heads),
+        partial_out,
+        partial_lse,
+        plan.order,
+        plan.tile_worker,
+        plan.tile_pieces,
+        wide,
+        narrow_base,
+        out,
+        lse,
+        PIECES=4,
+        **cut,
+    )
     return out.numpy(), lse.numpy()
 
 
