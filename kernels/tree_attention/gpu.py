@@ -94,15 +94,17 @@ def tree_attention(
         plan.order,
         plan.tile_worker,
         plan.tile_pieces,
+        lanes,
         wide_tiles,
         narrow_base,
         kernel=kernels.merge_kernel,
-        grid=(lanes, num_heads),
+        grid=(narrow_tiles * tiles.narrow_rows // tiles.merge_rows, num_kv_heads),
         out_type=(
             array_type(q.shape, q.dtype),
             array_type((lanes, num_heads), jnp.float32),
         ),
         num_warps=tiles.merge_warps,
+        ROWS=tiles.merge_rows,
         PIECES=tiles.merge_pieces,
         **cut,
     )

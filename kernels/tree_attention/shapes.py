@@ -18,7 +18,7 @@ class TreeTiles:
     wide_cost: int = 1
     """Cost of a block in a wide tile, against `narrow_cost`, when work is shared out."""
     narrow_cost: int = 1
-    tile_cost: int = 12
+    tile_cost: int = 24
     """Cost of starting on a tile, whatever its blocks."""
     least_work: int = 8
     """Blocks that are worth a program of their own."""
@@ -26,8 +26,10 @@ class TreeTiles:
     """Programs of a launch: multiprocessors times how many of them one holds."""
     warps: int = 4
     stages: int = 3
-    merge_pieces: int = 16
-    """Partials that the merge reads at a time."""
+    merge_rows: int = 4
+    """Rows that a program of the merge combines."""
+    merge_pieces: int = 8
+    """Partials that it reads at a time."""
     merge_warps: int = 4
 
     def lanes(self, group: int) -> tuple[int, int]:

@@ -408,6 +408,7 @@ def merge_kernel(
     order,
     tile_worker,
     tile_pieces,
+    lanes,
     wide_tiles,
     narrow_base,
     out,
@@ -421,53 +422,55 @@ def merge_kernel(
     WIDE_ROWS: tl.constexpr,
     NARROW_LANES: tl.constexpr,
     NARROW_ROWS: tl.constexpr,
+    ROWS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """Combines the partials of one lane and query head."""
-    lane = tl.program_id(0)
-    head = tl.program_id(1) // G
-    member = tl.program_id(1) % G
-    narrow_tile = lane // NARROW_LANES
+    """Combines the partials of ROWS rows of a narrow tile, PIECES of them at a time."""
+    narrow_tile = tl.program_id(0) // (NARROW_ROWS // ROWS)
+    head = tl.program_id(1)
+    rows = tl.program_id(0) % (NARROW_ROWS // ROWS) * ROWS + tl.arange(0, ROWS)
+    lane = narrow_tile * NARROW_LANES + rows // G
+    real = (rows // G < NARROW_LANES) & (lane < lanes)
+    source = tl.load(order + lane, mask=real, other=0)
     worker = tl.load(tile_worker + wide_tiles + narrow_tile)
     narrow_pieces = tl.load(tile_pieces + wide_tiles + narrow_tile)
-    narrow_row = lane % NARROW_LANES * G + member
-    narrow_at = ((worker + narrow_tile) * KV_HEADS + head) * NARROW_ROWS + narrow_row
-    narrow_at += narrow_base
+    narrow_at = ((worker + narrow_tile) * KV_HEADS + head) * NARROW_ROWS + narrow_base
     wide_pieces = 0
     wide_at = 0
     if WIDE:
-        wide_tile = lane // WIDE_LANES
+        wide_tile = narrow_tile * NARROW_LANES // WIDE_LANES
         worker = tl.load(tile_worker + wide_tile)
         wide_pieces = tl.load(tile_pieces + wide_tile)
-        wide_row = lane % WIDE_LANES * G + member
-        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS + wide_row
+        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS
+        wide_at += narrow_tile * NARROW_LANES % WIDE_LANES * G
     d = tl.arange(0, DIM)
-    numbers = tl.arange(0, PIECES)
     pieces = wide_pieces + narrow_pieces
-    peak = LOWEST
-    total = 0.0
-    acc = tl.zeros([DIM], tl.float32)
+    peak = tl.full([ROWS], LOWEST, tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, DIM], tl.float32)
     for start in range(0, pieces, PIECES):
-        piece = start + numbers
-        listed = piece < pieces
-        row = tl.where(
+        piece = start + tl.arange(0, PIECES)
+        listed = (piece < pieces)[:, None] & real[None, :]
+        at = rows[None, :] + tl.where(
             piece < wide_pieces,
             wide_at + piece * (KV_HEADS * WIDE_ROWS),
             narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
-        )
-        weight = tl.load(partial_lse + row, mask=listed, other=LOWEST)
+        )[:, None]
+        weight = tl.load(partial_lse + at, mask=listed, other=LOWEST)
         values = tl.load(
-            partial_out + row[:, None] * D + d[None, :],
-            mask=listed[:, None] & (d < D)[None, :],
+            partial_out + at[:, :, None] * D + d[None, None, :],
+            mask=listed[:, :, None] & (d < D)[None, None, :],
             other=0.0,
         )
         higher = tl.maximum(peak, tl.max(weight, 0))
         shrink = tl.exp2(peak - higher)
-        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher), 0.0)
+        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher[None, :]), 0.0)
         total = total * shrink + tl.sum(weight, 0)
-        acc = acc * shrink + tl.sum(weight[:, None] * values, 0)
+        acc = acc * shrink[:, None] + tl.sum(weight[:, :, None] * values, 0)
         peak = higher
-    target = tl.load(order + lane) * (KV_HEADS * G) + tl.program_id(1)
+    target = (source * KV_HEADS + head) * G + rows % G
     filled = tl.where(total > 0, total, 1.0)
-    tl.store(out + target * D + d, (acc / filled).to(out.dtype.element_ty), mask=d < D)
-    tl.store(lse + target, tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf")))
+    result = (acc / filled[:, None]).to(out.dtype.element_ty)
+    tl.store(out + target[:, None] * D + d[None, :], result, mask=real[:, None] & (d < D)[None, :])
+    merged = tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf"))
+    tl.store(lse + target, merged, mask=real)

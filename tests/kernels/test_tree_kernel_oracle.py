@@ -105,16 +105,18 @@ def interpreted(q, k_pool, v_pool, tree, *, scale, window=None, softcap=None, ti
     lse = poisoned(q.shape[:2], "float32")
     launch(
         kernels.merge_kernel,
-        (lanes, num_heads),
+        (narrow * tiles.narrow_rows // 4, num_kv_heads),
         partial_out,
         partial_lse,
         plan.order,
         plan.tile_worker,
         plan.tile_pieces,
+        lanes,
         wide,
         narrow_base,
         out,
         lse,
+        ROWS=4,
         PIECES=4,
         **cut,
     )
