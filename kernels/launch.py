@@ -17,7 +17,7 @@ DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 
 
 def check_pool(num_heads: int, k_pool: Array) -> None:
-    """Refuses a pool [layers, blocks, kv_heads, block_size, head_dim] that the kernels can not read.
+    """Refuses a pool [layers, blocks, kv_heads, block_size, head_dim] that no kernel reads.
 
     Raises:
       UnsupportedError: the block size, head_dim or dtype is not one that they were written for.

@@ -55,6 +55,15 @@ def solve(as_json: bool, out: Path | None) -> None:
     _run("solve", as_json, out)
 
 
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
+def kernels(as_json: bool, out: Path | None) -> None:
+    """Attention of a decode step on a GPU, against its floor, FlashInfer and jax's own."""
+    _run("kernels", as_json, out)
+
+
 def _run(name: str, as_json: bool, out: Path | None) -> None:
     module: ModuleType = importlib.import_module(f"dendrite_jax.benchmarks.{name}")
     result: dict[str, Any] = module.run()

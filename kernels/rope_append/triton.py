@@ -7,7 +7,9 @@ import triton.language as tl
 
 
 @triton.jit
-def _normed(first, second, q_norm, k_norm, query, column, inside, eps: tl.constexpr, D: tl.constexpr):
+def _normed(
+    first, second, q_norm, k_norm, query, column, inside, eps: tl.constexpr, D: tl.constexpr
+):
     """RMS norm of heads [heads, HALF] in two halves; `query` tells whose weight a head takes."""
     scale = tl.rsqrt((tl.sum(first * first, 1) + tl.sum(second * second, 1)) / D + eps)[:, None]
     of_query = tl.load(q_norm + column, mask=inside, other=0.0).to(tl.float32)
@@ -30,7 +32,7 @@ def rope_append_kernel(
     k_norm,
     block,
     offset,
-    num_blocks,
+    limit,
     layer_block,
     queries,
     eps: tl.constexpr,
@@ -43,7 +45,8 @@ def rope_append_kernel(
 ):
     """Writes heads of one token: to `queries`, or in place to a pool at `layer_block` + block.
 
-    HALF is the power of two that holds D / 2; HEAD_TILE is how many heads a program takes.
+    A block of `limit` or more is none. HALF is the power of two that holds D / 2; HEAD_TILE is how
+    many heads a program takes.
     """
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HEAD_TILE + tl.arange(0, HEAD_TILE)[:, None]
@@ -66,7 +69,7 @@ def rope_append_kernel(
     tl.store(target, rotated_first.to(queries.dtype.element_ty), mask=is_query)
     tl.store(target + D // 2, rotated_second.to(queries.dtype.element_ty), mask=is_query)
     to = tl.load(block + token)
-    if to < num_blocks:
+    if to < limit:
         row = ((layer_block + to).to(tl.int64) * KV_HEADS + head - HEADS) * BLOCK_SIZE
         target = k_pool + (row + tl.load(offset + token)) * D + column
         is_key = inside & (head >= HEADS) & (head < HEADS + KV_HEADS)

@@ -20,6 +20,8 @@ class TreeTiles:
     narrow_cost: int = 1
     tile_cost: int = 24
     """Cost of starting on a tile, whatever its blocks."""
+    stretch: float = 0.0
+    """How much longer a share may become so that wide tiles are cut alike."""
     least_work: int = 8
     """Blocks that are worth a program of their own."""
     programs: int = 264
@@ -38,13 +40,16 @@ class TreeTiles:
         return self.wide_rows // group // narrow * narrow, narrow
 
 
-def tree_tiles(group: int, head_dim: int, itemsize: int) -> TreeTiles:
+def tree_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTiles:
     """Tile sizes for a shape."""
     narrow_rows = max(16, 1 << (group - 1).bit_length())
     keys = 64 if head_dim * itemsize <= 256 else 32
+    few = lanes * group <= 64  # a merge of many rows must not have a program for each
     return TreeTiles(
         narrow_rows=narrow_rows,
         wide_rows=max(64, 4 * narrow_rows),
         wide_keys=keys,
         narrow_keys=64 if head_dim * itemsize <= 512 else 32,
+        merge_rows=1 if few else 4,
+        merge_pieces=32 if few else 8,
     )

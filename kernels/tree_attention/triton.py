@@ -4,8 +4,8 @@ The plan (see plan.py) sorts lanes depth-first and cuts them into wide tiles and
 narrow tiles. A tile owns a list of entries, one per physical block: the block, its column in the
 table, and which lanes of the tile read it. A program takes one kv head and an equal share of all
 entries, walks through the tiles that its share touches, and writes one normalised partial output
-with its log-sum-exp per tile. `merge_kernel` combines the partials of each lane: merging by the last
-program that arrives at a tile was slower, since a fence and an atomic cost more than a launch.
+with its log-sum-exp per tile. `merge_kernel` combines the partials of each lane. (To merge by the
+last program that arrives at a tile was slower: a fence and an atomic cost more than a launch.)
 
 Narrow tiles have few rows, and reading keys and values is their whole cost. There the product is
 transposed, keys times queries, so that the keys fill the 64 rows that wgmma wants.
@@ -451,11 +451,14 @@ def merge_kernel(
     for start in range(0, pieces, PIECES):
         piece = start + tl.arange(0, PIECES)
         listed = (piece < pieces)[:, None] & real[None, :]
-        at = rows[None, :] + tl.where(
-            piece < wide_pieces,
-            wide_at + piece * (KV_HEADS * WIDE_ROWS),
-            narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
-        )[:, None]
+        at = (
+            rows[None, :]
+            + tl.where(
+                piece < wide_pieces,
+                wide_at + piece * (KV_HEADS * WIDE_ROWS),
+                narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
+            )[:, None]
+        )
         weight = tl.load(partial_lse + at, mask=listed, other=LOWEST)
         values = tl.load(
             partial_out + at[:, :, None] * D + d[None, None, :],
