@@ -163,6 +163,7 @@ def _launch(
         PRECISION="ieee",
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
+        AHEAD=tiles.ahead,
         **cut,
     )
     return launch(

@@ -226,18 +226,21 @@ def _share_work(
 ) -> dict[str, Array]:
     """Cuts the entries into workers' shares of equal cost.
 
-    A tile costs `tile_cost` and something for each of its entries; an empty one costs nothing. A
-    share is worth more than a tile's own cost and one entry, so that no two shares start at the
-    same entry and no worker between two busy ones is idle: partials are numbered by worker and
-    tile.
+    A tile costs `tile_cost`, less where shares are small, and something for each of its entries; an
+    empty one costs nothing. A share is worth at least a tile's own cost and one entry, so that no
+    two shares start at the same entry and no worker between two busy ones is idle: partials are
+    numbered by worker and tile.
     """
     workers = max(1, tiles.programs // num_kv_heads)
     begin, end = tile_start[:-1], tile_start[1:]
     wide = jnp.arange(begin.shape[0]) < wide_tiles
     unit = jnp.where(wide, tiles.wide_cost, tiles.narrow_cost)
-    cost = (end - begin) * unit + jnp.where(end > begin, tiles.tile_cost, 0)
+    cost = (end - begin) * unit
+    tile_cost = jnp.minimum(tiles.tile_cost, -(-jnp.sum(cost) // workers) // 2)
+    cost += jnp.where(end > begin, tile_cost, 0)
     total = jnp.cumsum(cost)
-    least = tiles.tile_cost + max(tiles.least_work * tiles.narrow_cost, tiles.wide_cost)
+    largest = max(tiles.wide_cost, tiles.narrow_cost)
+    least = jnp.maximum(tiles.least_work * tiles.narrow_cost, tile_cost + largest)
     share = jnp.maximum(-(-total[-1] // workers), least)
     if wide_tiles and tiles.stretch:
         # Wide tiles of one prefix read the same blocks; cut alike, they do so at the same time.
@@ -247,7 +250,7 @@ def _share_work(
     at = jnp.arange(workers + 1) * share
     inside = jnp.sum(total <= at[:, None], axis=1)  # the tile that each share starts in
     tile = jnp.minimum(inside, begin.shape[0] - 1)
-    spent = at - (total - cost)[tile] - tiles.tile_cost
+    spent = at - (total - cost)[tile] - tile_cost
     skipped = jnp.clip(-(-spent // unit[tile]), 0, (end - begin)[tile])
     work_start = jnp.where(inside > tile, tile_start[-1], begin[tile] + skipped)
     work_tile = jnp.sum(end <= work_start[:-1, None], axis=1)

@@ -18,7 +18,7 @@ class TreeTiles:
     wide_cost: int = 1
     """Cost of a block in a wide tile, against `narrow_cost`, when work is shared out."""
     narrow_cost: int = 1
-    tile_cost: int = 24
+    tile_cost: int = 16
     """Cost of starting on a tile, whatever its blocks."""
     stretch: float = 0.0
     """How much longer a share may become so that wide tiles are cut alike."""
@@ -26,6 +26,8 @@ class TreeTiles:
     """Blocks that are worth a program of their own."""
     programs: int = 264
     """Programs of a launch: multiprocessors times how many of them one holds."""
+    ahead: int = 4
+    """Blocks of a tile that are brought into the cache before it starts."""
     warps: int = 4
     stages: int = 3
     merge_rows: int = 4

@@ -29,9 +29,10 @@ def small_tiles(monkeypatch):
             wide_keys=32,
             narrow_rows=narrow,
             narrow_keys=32,
-            programs=10,
+            programs=6,
             tile_cost=3,
             least_work=1,
+            ahead=0,
             merge_rows=4,
             merge_pieces=2,
         )
@@ -66,7 +67,7 @@ def check(tree, num_heads, num_kv_heads, head_dim, implementation, dtype=np.floa
         **options,
     )
     want_out, want_lse = tree_oracle(q, k_pool, v_pool, LAYER, tree, **options)
-    bound = {"float32": 2e-5, "bfloat16": 1e-2, "float16": 2e-3}[np.dtype(dtype).name]
+    bound = {"float32": 2e-5, "float16": 2e-3}[np.dtype(dtype).name]
     error = np.linalg.norm(np.asarray(out, np.float64) - want_out) / np.linalg.norm(want_out)
     assert error < bound
     idle = np.asarray(tree.length) == 0
@@ -98,7 +99,7 @@ def test_matches_dense_float64(case, implementation):
 @pytest.mark.parametrize("implementation", ["xla", "triton"])
 @pytest.mark.parametrize(
     ("head_dim", "dtype"),
-    [(96, np.float32), (128, jnp.bfloat16), (64, np.float16), (256, np.float32)],
+    [(96, np.float32), (128, np.float16), (256, np.float32)],
 )
 def test_head_dims_and_dtypes(head_dim, dtype, implementation):
     check(levels_tree((1, 4), (40, 20)), 4, 1, head_dim, implementation, dtype)
