@@ -210,8 +210,8 @@ def run(trees: int = 500) -> dict[str, Any]:
     """All checks; the figures, and under "failed" the names of those out of bounds."""
     result: dict[str, Any] = {
         "trees": check_trees(trees),
-        "prefill": check_prefill(21),
-        "verify": check_verify(6),
+        "prefill": check_prefill(7),
+        "verify": check_verify(3),
         "copies_equal": check_copies(),
         "vmap_equals_loop": check_vmap(),
         "loop_memory": check_loop_memory(),

@@ -17,21 +17,16 @@ GROUP_BYTES = 128 * 128
 
 
 @triton.jit
-def prefetch_lines(pointers):
-    """Asks for the cache lines that hold what `pointers` point to."""
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
-        "=r,l",
-        [pointers.to(tl.int64)],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
-
-
-@triton.jit
 def prefetch_group(array, group):
     """Asks for one GROUP of cache lines of `array`."""
     itemsize: tl.constexpr = array.dtype.element_ty.primitive_bitwidth // 8
     line = group * GROUP + tl.arange(0, GROUP)
-    prefetch_lines(array + line.to(tl.int64) * (LINE // itemsize))
+    address = (array + line.to(tl.int64) * (LINE // itemsize)).to(tl.int64)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
+        "=r,l",
+        [address],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )

@@ -113,7 +113,7 @@ def _launch(
     if norm is not None:
         x = reference.rms_norm(x, norm, eps)
     if not isinstance(blocks, TileBlocks):
-        blocks = tile_blocks(rows, outputs, depth, swiglu)
+        blocks = tile_blocks(rows, outputs, depth, swiglu, weight.dtype.itemsize)
     return _tiled(x, weight, bias, residual, swiglu, out_dtype, blocks)
 
 

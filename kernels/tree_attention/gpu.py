@@ -163,7 +163,6 @@ def _launch(
         PRECISION="ieee",
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
-        AHEAD=tiles.ahead,
         **cut,
     )
     return launch(

@@ -242,11 +242,6 @@ def _share_work(
     largest = max(tiles.wide_cost, tiles.narrow_cost)
     least = jnp.maximum(tiles.least_work * tiles.narrow_cost, tile_cost + largest)
     share = jnp.maximum(-(-total[-1] // workers), least)
-    if wide_tiles and tiles.stretch:
-        # Wide tiles of one prefix read the same blocks; cut alike, they do so at the same time.
-        longest = jnp.max(cost[:wide_tiles])
-        aligned = -(-longest // jnp.maximum(longest // share, 1))
-        share = jnp.where(aligned <= share * tiles.stretch, jnp.maximum(aligned, share), share)
     at = jnp.arange(workers + 1) * share
     inside = jnp.sum(total <= at[:, None], axis=1)  # the tile that each share starts in
     tile = jnp.minimum(inside, begin.shape[0] - 1)

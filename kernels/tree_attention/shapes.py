@@ -20,21 +20,17 @@ class TreeTiles:
     narrow_cost: int = 1
     tile_cost: int = 16
     """Cost of starting on a tile, whatever its blocks."""
-    stretch: float = 0.0
-    """How much longer a share may become so that wide tiles are cut alike."""
-    least_work: int = 8
+    least_work: int = 4
     """Blocks that are worth a program of their own."""
     programs: int = 264
     """Programs of a launch: multiprocessors times how many of them one holds."""
-    ahead: int = 4
-    """Blocks of a tile that are brought into the cache before it starts."""
     warps: int = 4
     stages: int = 3
-    merge_rows: int = 4
+    merge_rows: int = 1
     """Rows that a program of the merge combines."""
     merge_pieces: int = 8
     """Partials that it reads at a time."""
-    merge_warps: int = 4
+    merge_warps: int = 1
 
     def lanes(self, group: int) -> tuple[int, int]:
         """Lanes of a wide and of a narrow tile, for `group` query heads a kv head."""
@@ -46,12 +42,12 @@ def tree_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTile
     """Tile sizes for a shape."""
     narrow_rows = max(16, 1 << (group - 1).bit_length())
     keys = 64 if head_dim * itemsize <= 256 else 32
-    few = lanes * group <= 64  # a merge of many rows must not have a program for each
+    few = lanes * group <= 64  # a tile of few rows is shared out to many workers
     return TreeTiles(
         narrow_rows=narrow_rows,
         wide_rows=max(64, 4 * narrow_rows),
         wide_keys=keys,
         narrow_keys=64 if head_dim * itemsize <= 512 else 32,
-        merge_rows=1 if few else 4,
         merge_pieces=32 if few else 8,
+        merge_warps=4 if few else 1,
     )

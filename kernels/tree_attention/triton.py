@@ -17,7 +17,6 @@ import triton
 import triton.language as tl
 
 from dendrite_jax.kernels.flash import LN2, LOWEST, add_keys, scaled
-from dendrite_jax.kernels.prefetch import LINE, prefetch_lines
 
 
 @triton.jit
@@ -55,33 +54,6 @@ def _listed(entry_block, entry_info, entry, stop, KEYS: tl.constexpr):
     block = tl.load(entry_block + item, mask=listed, other=0)
     info = tl.load(entry_info + item, mask=listed, other=0)
     return block, info
-
-
-@triton.jit
-def _prefetch_entries(
-    k_pool,
-    v_pool,
-    entry_block,
-    entry,
-    stop,
-    head,
-    layer_block,
-    KV_HEADS: tl.constexpr,
-    D: tl.constexpr,
-    BLOCKS: tl.constexpr,
-):
-    """Asks for the keys and values of the first BLOCKS of the entries [entry, stop), if any.
-
-    A tile's loads wait for its queries, and those for the order of lanes: this fills that time.
-    """
-    if entry < stop:
-        ELEMENTS: tl.constexpr = LINE * 8 // k_pool.dtype.element_ty.primitive_bitwidth
-        number = tl.arange(0, BLOCKS * 64)
-        block = tl.load(entry_block + tl.minimum(entry + number // 64, stop - 1))
-        first = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * (16 * D)
-        at = first + tl.minimum(number % 64 * ELEMENTS, 16 * D - ELEMENTS)
-        prefetch_lines(k_pool + at)
-        prefetch_lines(v_pool + at)
 
 
 @triton.jit
@@ -344,13 +316,12 @@ def partial_kernel(
     NARROW_LANES: tl.constexpr,
     NARROW_ROWS: tl.constexpr,
     NARROW_KEYS: tl.constexpr,
-    AHEAD: tl.constexpr,
 ):
     """Attention of the tiles that one program's share of entries touches.
 
     Partials lie tile by tile: the wide ones at slot `worker + tile`, which no two pairs share since
     both only grow along the entries, then from row `narrow_base` the narrow ones likewise. WIDE is
-    whether there are wide tiles at all; AHEAD is how many blocks of a tile are prefetched.
+    whether there are wide tiles at all.
     """
     head = tl.program_id(0) % KV_HEADS
     worker = tl.program_id(0) // KV_HEADS
@@ -358,15 +329,7 @@ def partial_kernel(
     last = tl.load(work_start + worker + 1)
     tile = tl.load(work_tile + worker)
     stop = tl.load(work_stop + worker)
-    if AHEAD > 0:
-        _prefetch_entries(
-            k_pool, v_pool, entry_block, entry, stop, head, layer_block, KV_HEADS, D, AHEAD
-        )
     while entry < last:
-        if AHEAD > 0:
-            _prefetch_entries(
-                k_pool, v_pool, entry_block, stop, last, head, layer_block, KV_HEADS, D, AHEAD
-            )
         if stop > entry:
             slot = (worker + tile) * KV_HEADS + head
             if WIDE and tile < wide_tiles:

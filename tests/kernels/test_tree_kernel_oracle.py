@@ -32,7 +32,6 @@ def small_tiles(monkeypatch):
             programs=6,
             tile_cost=3,
             least_work=1,
-            ahead=0,
             merge_rows=4,
             merge_pieces=2,
         )
