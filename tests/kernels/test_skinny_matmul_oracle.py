@@ -105,6 +105,7 @@ def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
         weight,
         bias,
         residual,
+        None,
         out,
         M=rows,
         N=outputs,
@@ -114,6 +115,7 @@ def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
         BLOCK_M=16,
         BLOCK_N=16,
         BLOCK_K=32,
+        AHEAD_GROUPS=0,
     )
     assert relative_error(out[0], oracle(x, weight, None, bias, swiglu, residual)) < 1e-5
 
@@ -128,6 +130,7 @@ def test_tile_kernel_splits_sum_to_the_product():
         weight,
         None,
         None,
+        None,
         out,
         M=3,
         N=40,
@@ -137,6 +140,7 @@ def test_tile_kernel_splits_sum_to_the_product():
         BLOCK_M=16,
         BLOCK_N=16,
         BLOCK_K=32,
+        AHEAD_GROUPS=0,
     )
     want = oracle(x, weight, None, None, False, None)
     assert relative_error(out.numpy().sum(0), want) < 1e-5
