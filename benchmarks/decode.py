@@ -81,9 +81,9 @@ def _measure(
         num_slots=2 * batch,
         max_context=context + new_tokens,
     )
-    state, first_seconds, roots = _prompts(model, config, batch, context)
+    state, first_seconds, roots = prompts(model, config, batch, context)
     state, stepped = _python_loop(model, state, roots, new_tokens)
-    state, looped = _while_loop(model, state, roots, new_tokens)
+    state, looped = while_loop_seconds(model, state, roots, new_tokens)
     kv.raise_errors(state.cache)
     read = step_bytes(model, context + new_tokens // 2, batch)
     return {
@@ -107,7 +107,7 @@ def _peer_columns(peer: dict[str, Any] | None, batch: int) -> dict[str, float | 
     }
 
 
-def _prompts(
+def prompts(
     model: Decoder, config: CacheConfig, batch: int, context: int
 ) -> tuple[State, float, jax.Array]:
     """A state with a branch for each random prompt, and the seconds to the first tokens."""
@@ -165,7 +165,7 @@ def _python_loop(
     return state, harness.Timing.of(seconds[new_tokens:])
 
 
-def _while_loop(
+def while_loop_seconds(
     model: Decoder, state: State, roots: jax.Array, new_tokens: int
 ) -> tuple[State, float]:
     """Median seconds of a token inside `engine.generate`.

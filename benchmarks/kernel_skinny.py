@@ -79,8 +79,9 @@ def _body(compute: Callable[..., Array], spec: dict[str, Any], repeats: int) -> 
             chained = bool(spec.get("residual"))
             xla = compute is reference.skinny_matmul
             if chained:
-                # XLA would move a product that does not depend on the carry out of the loop
-                operand = x + carry[:, :1] * 1e-6 if xla else x
+                # XLA would move a product that does not depend on the carry out of the loop, and
+                # a split one adds the carry by XLA
+                operand = x if carry.shape[0] == 1 and not xla else x + carry[:, :1] * 1e-6
             else:
                 # one row starts with the columns that the kernel reads; a slice would be a launch
                 operand = carry if carry.shape[0] == 1 and not xla else carry[:, : spec["depth"]]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,77 +13,73 @@ import numpy as np
 from jax import Array
 
 from dendrite_jax.benchmarks.timing import CACHE_BYTES, compile_all, seconds_per_turn
-from dendrite_jax.benchmarks.trees import Tree, levels_tree, random_tree, search_tree
-from dendrite_jax.kernels.tree_attention import gpu, reference
-from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan
-from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
+from dendrite_jax.benchmarks.trees import TREES, Tree
+from dendrite_jax.kernels.tree_attention import make_plan, reference, tree_attention
+from dendrite_jax.kernels.tree_attention.plan import Plan
 
 READ_BANDWIDTH = 2.95e12
 """Bytes a second that one H100 reads."""
 
-TREES: dict[str, Callable[[], Tree]] = {
-    "1,10/4000,400": lambda: levels_tree((1, 10), (4000, 400)),
-    "1,64/8192,256": lambda: levels_tree((1, 64), (8192, 256)),
-    "1,256/2048,32": lambda: levels_tree((1, 256), (2048, 32)),
-    "1,4,16,64/1024,256,128,64": lambda: levels_tree((1, 4, 16, 64), (1024, 256, 128, 64)),
-    "search tree of 200": lambda: search_tree(200, 512, 64),
-    "64 unshared x 1024": lambda: levels_tree((64,), (1024,)),
-    "1,8/300,32": lambda: levels_tree((1, 8), (300, 32)),
-    "1 x 4096": lambda: levels_tree((1,), (4096,)),
-}
-"""Nodes by level / tokens of a node by level."""
-
-VARIANTS = {
-    "w64 s3": TreeTiles(),
-    "w64 s2": TreeTiles(stages=2),
-    "w64 s2 k32 p396": TreeTiles(stages=3, wide_keys=32, narrow_keys=32, programs=396),
-    "w64 least4": TreeTiles(least_work=4),
-    "w64 k64,128": TreeTiles(narrow_keys=128),
-    "w128 s2 k64,128": TreeTiles(
-        wide_rows=128, narrow_keys=128, warps=8, stages=2, programs=132, least_work=8
-    ),
-    "w128 s3 k64,64": TreeTiles(wide_rows=128, warps=8, stages=3, programs=132),
-}
+HEAD_DIM = 128
 
 
-@partial(jax.jit, static_argnames=("num_blocks", "num_kv_heads", "group", "window", "tiles"))
-def _jitted_plan(table: Array, length: Array, **options: Any) -> Plan:
-    return build_plan(table, length, **options)
+def _operands(tree: Tree, heads: int, kv_heads: int) -> tuple[Any, ...]:
+    """q, pools with enough layers to rotate over, table and length; bfloat16."""
+    layers = max(2, min(32, int(CACHE_BYTES / unique_bytes(tree, kv_heads)) + 1))
+    shape = (layers, tree.num_blocks, kv_heads, 16, HEAD_DIM)
+    keys = jax.random.split(jax.random.key(0), 3)
+    draw = jax.jit(partial(jax.random.normal, dtype=jnp.bfloat16), static_argnums=1)
+    q = draw(keys[0], (len(tree.length), heads, HEAD_DIM))
+    pools = draw(keys[1], shape), draw(keys[2], shape)
+    return q, pools, jnp.asarray(tree.table), jnp.asarray(tree.length)
 
 
-def _plan(tree: Tree, pool: Array, num_heads: int, tiles: TreeTiles) -> Plan:
-    return _jitted_plan(
-        tree.table,
-        tree.length,
-        num_blocks=pool.shape[1],
-        num_kv_heads=pool.shape[2],
-        group=num_heads // pool.shape[2],
-        window=None,
-        tiles=tiles,
-    )
+def unique_bytes(tree: Tree, kv_heads: int) -> int:
+    """Bytes of keys and values that a layer must read at least once."""
+    return len(tree.unique_blocks()) * 2 * kv_heads * 16 * HEAD_DIM * 2
 
 
-def _attention(q: Array, pools: tuple[Array, Array], layer: int, length: Array, plan: Plan) -> Any:
-    scale = q.shape[-1] ** -0.5
-    return gpu.tree_attention(q, *pools, layer, length, plan, scale=scale, softcap=None)
+def _repeats(pools: Any) -> int:
+    """Layers of a timed turn: all of them, often enough for a turn of some length."""
+    layers = pools[0].shape[0]
+    return layers * -(-24 // layers)
 
 
-_jitted_attention = jax.jit(_attention, static_argnums=2)
+def _ours(q: Array, pools: Any, table: Array, length: Array, plan: Plan) -> Array:
+    for index in range(_repeats(pools)):
+        q, _ = tree_attention(q, *pools, index % pools[0].shape[0], table, length, plan=plan)
+    return q
 
 
-def _pools(layers: int, num_blocks: int, kv_heads: int, head_dim: int, dtype: Any) -> tuple:
-    shape = (layers, num_blocks, kv_heads, 16, head_dim)
-    make = jax.jit(lambda key: jax.random.normal(key, shape, dtype))
-    return make(jax.random.key(1)), make(jax.random.key(2))
+def _planning(table: Array, pools: Any, length: Array, heads: int) -> Array:
+    """One plan, of which something depends on every part."""
+    plan = make_plan(table, length, pools[0], heads)
+    total = sum(jnp.sum(part) for part in jax.tree.leaves(plan))
+    return table + (total == -1).astype(table.dtype)
+
+
+def _paged_attention(q: Array, pages: Any, table: Array, length: Array) -> Array:
+    """jax's own, whose pages are [kv_heads, pages, page, head_dim]."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from jax.experimental.pallas.ops.gpu import paged_attention as peer
+    scaled = q * jnp.asarray(HEAD_DIM**-0.5, q.dtype)
+    return peer.paged_attention(scaled, *pages, table, length)
+
+
+def _peer(q: Array, pages: Any, table: Array, length: Array) -> Array:
+    for layer in pages:
+        q = _paged_attention(q, layer, table, length)
+    return q
 
 
 @jax.jit
 def _twin(q: Array, k: Array, v: Array, table: Array, length: Array) -> tuple[Array, Array]:
-    """Layer 1 by the reference in float32, of the named blocks only."""
+    """Layer 0 by the reference in float32, of the named blocks only."""
     local = jnp.where(table >= 0, jnp.arange(table.size).reshape(table.shape), -1)
     blocks = jnp.maximum(table, 0)
     k, v = (
-        pool[1, blocks].reshape(1, table.size, *pool.shape[2:]).astype(jnp.float32)
+        pool[0, blocks].reshape(1, table.size, *pool.shape[2:]).astype(jnp.float32)
         for pool in (k, v)
     )
     with jax.default_matmul_precision("highest"):
@@ -92,105 +88,59 @@ def _twin(q: Array, k: Array, v: Array, table: Array, length: Array) -> tuple[Ar
         )
 
 
-def relative_error(tree: Tree, q: Array, pools: tuple[Array, Array], plan: Plan) -> float:
-    """Norm of the error over the norm, against float32 arithmetic at full precision, layer 1."""
-    out, lse = _jitted_attention(q, pools, 1, tree.length, plan)
-    errors, norms = 0.0, 0.0
-
-    for start in range(0, len(tree.length), 8):
-        rows = np.minimum(np.arange(start, start + 8), len(tree.length) - 1)
-        want, want_lse = _twin(q[rows], *pools, tree.table[rows], tree.length[rows])
+def relative_error(q: Array, pools: Any, table: Array, length: Array, plan: Plan) -> float:
+    """Norm of the error over the norm, against float32 arithmetic at full precision, layer 0."""
+    out, _ = jax.jit(tree_attention, static_argnums=3)(q, *pools, 0, table, length, plan=plan)
+    errors = norms = 0.0
+    for start in range(0, q.shape[0], 8):
+        rows = np.minimum(np.arange(start, start + 8), q.shape[0] - 1)
+        want, _ = _twin(q[rows], *pools, table[rows], length[rows])
         got, want = np.asarray(out[rows], np.float64), np.asarray(want, np.float64)
-        busy = tree.length[rows] > 0
-        lse_off = np.abs(np.asarray(lse[rows]) - np.asarray(want_lse))[busy]
-        if lse_off.size and lse_off.max() > 0.05:
-            return float("nan")
         errors += float(((got - want) ** 2).sum())
         norms += float((want**2).sum())
-    return float(np.sqrt(errors / max(norms, 1e-30)))
+    return float(np.sqrt(errors / norms))
 
 
-def check_random_trees(count: int, num_heads: int = 8, kv_heads: int = 2) -> dict[str, Any]:
-    """Largest error over random trees with idle lanes, one compilation for all."""
-    rng = np.random.default_rng(0)
-    pools = _pools(2, 640, kv_heads, 128, jnp.bfloat16)
-    worst = 0.0
-    for seed in range(count):
-        tree = random_tree(rng, 24, 400)
-        if tree.num_blocks > 640:
-            continue
-        tree = tree.padded(320, 640)
-        q = jax.random.normal(jax.random.key(seed), (24, num_heads, 128), jnp.bfloat16)
-        plan = _plan(tree, pools[0], num_heads, TreeTiles())
-        error = relative_error(tree, q, pools, plan)
-        worst = max(worst, error if np.isfinite(error) else float("inf"))
-    return {"random_trees": count, "worst_relative_error": worst}
+def measure(heads: int, kv_heads: int) -> list[dict[str, Any]]:
+    """One record a tree: times of a layer, of a plan, and of jax's paged attention."""
+    return [_measure(name, make(), heads, kv_heads) for name, make in TREES.items()]
 
 
-def measure(num_heads: int = 32, kv_heads: int = 8, head_dim: int = 128) -> list[dict[str, Any]]:
-    """Times every variant on every tree, plan excluded; one record each."""
-    records = []
-    for name, make in TREES.items():
-        tree = make()
-        unique = len(tree.unique_blocks()) * 2 * kv_heads * 16 * head_dim * 2
-        layers = max(2, min(32, int(CACHE_BYTES / unique) + 1))
-        repeats = layers * -(-24 // layers)
-        pools = _pools(layers, tree.num_blocks, kv_heads, head_dim, jnp.bfloat16)
-        lanes = len(tree.length)
-        q = jax.random.normal(jax.random.key(0), (lanes, num_heads, head_dim), jnp.bfloat16)
-        length = jnp.asarray(tree.length)
-        with ThreadPoolExecutor(8) as threads:
-            made = threads.map(partial(_plan, tree, pools[0], num_heads), VARIANTS.values())
-            plans = dict(zip(VARIANTS, made, strict=True))
-
-        def body(
-            q: Array,
-            pools: Any,
-            length: Array,
-            plan: Plan,
-            repeats: int = repeats,
-            layers: int = layers,
-        ) -> Array:
-            for index in range(repeats):
-                q, _ = _attention(q, pools, index % layers, length, plan)
-            return q
-
-        compiled = compile_all(
-            {key: (body, (q, pools, length, plan)) for key, plan in plans.items()}
-        )
-        for key, program in compiled.items():
-            record: dict[str, Any] = {"tree": name, "heads": f"{num_heads}/{kv_heads}"}
-            record |= {"variant": key, "lanes": lanes, "unique_bytes": unique}
-            try:
-                if isinstance(program, Exception):
-                    raise program
-                arguments = (q, pools, length, plans[key])
-                seconds = seconds_per_turn(program, arguments) / repeats
-                record |= {
-                    "microseconds": seconds * 1e6,
-                    "floor_microseconds": unique / READ_BANDWIDTH * 1e6,
-                    "of_bandwidth": unique / READ_BANDWIDTH / seconds,
-                    "relative_error": relative_error(tree, q, pools, plans[key]),
-                }
-            except Exception as error:
-                record["error"] = f"{type(error).__name__}: {str(error)[:300]}"
-            records.append(record)
-    return records
-
-
-def table(records: list[dict[str, Any]]) -> str:
-    """Every variant of each tree, fastest first, one line a tree."""
-    lines = []
-    for name in dict.fromkeys(r["tree"] for r in records):
-        mine = [r for r in records if r["tree"] == name]
-        timed = sorted((r for r in mine if "microseconds" in r), key=lambda r: r["microseconds"])
-        if timed:
-            best = timed[0]
-            others = ", ".join(f"{r['variant']} {r['microseconds']:.1f}" for r in timed)
-            lines.append(
-                f"{name:26} {best['heads']:5} best {best['microseconds']:6.1f} us floor "
-                f"{best['floor_microseconds']:5.1f} ({100 * best['of_bandwidth']:3.0f}%) err "
-                f"{max(r['relative_error'] for r in timed):.1e} | {others}"
-            )
-        lines += [f"{name:26} FAILED {r['variant']}: {r['error']}" for r in mine if "error" in r]
-    return "\n".join(lines)
+def _measure(name: str, tree: Tree, heads: int, kv_heads: int) -> dict[str, Any]:
+    q, pools, table, length = _operands(tree, heads, kv_heads)
+    plan = jax.jit(make_plan, static_argnums=3)(table, length, pools[0], heads)
+    wide = -(-table.shape[1] // 128) * 128  # jax's wants a multiple of its 16 splits of 8 pages
+    padded = jnp.pad(jnp.maximum(table, 0), ((0, 0), (0, wide - table.shape[1])))
+    pages = [
+        tuple(jnp.moveaxis(pool[layer], 1, 0) for pool in pools)
+        for layer in range(pools[0].shape[0])
+    ]
+    jobs: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "attention": (_ours, (q, pools, table, length, plan)),
+        "plan": (partial(_planning, heads=heads), (table, pools, length)),
+        "jax": (_peer, (q, pages, padded, length)),
+    }
+    compiled = compile_all(jobs)
+    for key in ("attention", "plan"):
+        if isinstance(compiled[key], Exception):
+            raise compiled[key]
+    turn = seconds_per_turn(compiled["attention"], jobs["attention"][1])
+    seconds = turn / _repeats(pools)
+    unique = unique_bytes(tree, kv_heads)
+    record: dict[str, Any] = {
+        "tree": name,
+        "heads": f"{heads}/{kv_heads}",
+        "lanes": q.shape[0],
+        "unique_bytes": unique,
+        "us": seconds * 1e6,
+        "floor_us": unique / READ_BANDWIDTH * 1e6,
+        "of_bandwidth": unique / READ_BANDWIDTH / seconds,
+        "plan_us": seconds_per_turn(compiled["plan"], jobs["plan"][1]) * 1e6,
+        "relative_error": relative_error(q, pools, table, length, plan),
+        "jax_us": None,
+    }
+    if isinstance(compiled["jax"], Exception):
+        reason = f"{type(compiled['jax']).__name__}: {str(compiled['jax'])[:200]}"
+        return record | {"jax_not_measured": reason}
+    peer = seconds_per_turn(compiled["jax"], jobs["jax"][1])
+    return record | {"jax_us": peer / len(pages) * 1e6}

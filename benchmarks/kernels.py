@@ -1,65 +1,80 @@
-"""Checks and times the kernels on the GPU; prints a table and writes JSON.
-
-python -m dendrite_jax.benchmarks.kernels --out results.json --parts skinny tree
-"""
+"""The attention kernel of a decode step, against the bytes it must read and against its peers."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from dendrite_jax.benchmarks import kernel_skinny, kernel_tree
+from dendrite_jax.benchmarks import harness, kernel_tree, kernels_peer
+
+HEADS = [(32, 8), (32, 32), (16, 1)]
+"""Query and kv heads: groups of four, none, and one kv head for all."""
 
 
-def environment() -> dict[str, Any]:
-    """What the figures depend on."""
-    device = jax.devices()[0]
-    return {"jax": jax.__version__, "device": device.device_kind, "platform": device.platform}
+class NoGpuError(RuntimeError):
+    """The benchmark needs a GPU, since the kernels that it times run on nothing else."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the parts named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
-    parser.add_argument("--parts", nargs="+", default=["skinny", "tree"])
-    parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 64, 256])
-    parser.add_argument("--random-trees", type=int, default=20)
-    options = parser.parse_args(arguments)
+def run(heads: list[tuple[int, int]] | None = None, own_choice: bool = False) -> dict[str, Any]:
+    """Times tree attention on every tree, with FlashInfer and jax's paged attention beside it.
+
+    The cache is cold: launches rotate over the layers of a pool several times its size.
+
+    Args:
+      heads: (query heads, kv heads) pairs; None takes HEADS.
+      own_choice: times FlashInfer's cascade with the kernels of its own choice too.
+
+    Raises:
+      NoGpuError: the default backend is not a GPU.
+    """
+    heads = heads or HEADS
+    # First, while this process holds no device memory.
+    peer = kernels_peer.measure(heads, own_choice)
     if jax.default_backend() != "gpu":
-        print(f"the kernels run on a GPU; this is {jax.default_backend()}", file=sys.stderr)
-        return 2
-    results: dict[str, Any] = {"environment": environment()}
-
-    def save(key: str, value: Any, started: float) -> None:
-        results[key] = value
-        results[f"{key}_seconds"] = time.perf_counter() - started
-        print(f"[{key}: {results[f'{key}_seconds']:.0f} s]", flush=True)
-        if options.out:
-            options.out.write_text(json.dumps(results, indent=1))
-
-    if "skinny" in options.parts:
-        for rows in options.rows:
-            started = time.perf_counter()
-            records = kernel_skinny.measure(rows)
-            print(kernel_skinny.table(records), flush=True)
-            save(f"skinny_{rows}", records, started)
-    if "tree" in options.parts:
-        started = time.perf_counter()
-        checked = kernel_tree.check_random_trees(options.random_trees)
-        print(checked, flush=True)
-        save("random_trees", checked, started)
-        started = time.perf_counter()
-        records = kernel_tree.measure()
-        print(kernel_tree.table(records), flush=True)
-        save("tree", records, started)
-    return 0
+        raise NoGpuError(f"the kernels run on a GPU; this is {jax.default_backend()}")
+    rows = [row for pair in heads for row in kernel_tree.measure(*pair)]
+    peers = {(row["tree"], row["heads"]): row for row in peer["rows"]} if peer else {}
+    return {
+        "benchmark": "kernels",
+        "environment": harness.environment(),
+        "read_bytes_per_second": kernel_tree.READ_BANDWIDTH,
+        "flashinfer": peer and {"version": peer["version"], "torch": peer["torch"]},
+        "not_measured": [] if peer else ["FlashInfer: not installed"],
+        "rows": [row | _best(peers.get((row["tree"], row["heads"])), row["us"]) for row in rows],
+    }
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _best(peer: dict[str, Any] | None, us: float) -> dict[str, Any]:
+    """The fastest of FlashInfer's modes, how often we are as fast, and all of its figures."""
+    modes = {mode: found for mode, found in (peer or {}).items() if isinstance(found, dict)}
+    timed = {mode: found for mode, found in modes.items() if "microseconds" in found}
+    if not timed:
+        return {"flashinfer_us": None, "flashinfer_mode": None, "times": None, "modes": modes}
+    best = min(timed, key=lambda mode: timed[mode]["microseconds"])
+    return {
+        "flashinfer_us": timed[best]["microseconds"],
+        "flashinfer_mode": best,
+        "times": timed[best]["microseconds"] / us,
+        "modes": modes,
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Prints what `run` gives."""
+    columns = {
+        "tree": "tree",
+        "heads": "heads",
+        "us": "µs",
+        "floor_us": "floor",
+        "of_bandwidth": "of bandwidth",
+        "flashinfer_us": "FlashInfer",
+        "flashinfer_mode": "its mode",
+        "times": "times",
+        "jax_us": "jax paged",
+        "plan_us": "plan",
+    }
+    rows = [{title: row[key] for key, title in columns.items()} for row in result["rows"]]
+    harness.print_table(f"attention of a layer on {result['environment']['device']}, µs", rows)
+    for missing in result["not_measured"]:
+        print(f"not measured: {missing}")

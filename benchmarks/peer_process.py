@@ -13,20 +13,23 @@ import sys
 from typing import Any
 
 
-def run_peer(module: str, *arguments: Any) -> Any:
+def run_peer(
+    module: str, *arguments: Any, needs: tuple[str, ...] = ("torch", "transformers")
+) -> Any:
     """Runs `dendrite_jax.benchmarks.<module>`, which answers with `answer`.
 
     Args:
       module: its name.
       arguments: JSON values for it.
+      needs: packages that it imports.
 
     Returns:
-      What it answered, or None where torch or transformers isn't installed.
+      What it answered, or None where one of those packages isn't installed.
 
     Raises:
       RuntimeError: the process failed; the message ends with its last words.
     """
-    if not all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+    if not all(importlib.util.find_spec(name) for name in needs):
         return None
     done = subprocess.run(
         [sys.executable, "-m", f"dendrite_jax.benchmarks.{module}", json.dumps(arguments)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,19 @@ def search_tree(nodes: int, root_tokens: int, node_tokens: int, seed: int = 0) -
         held.append(grower.grow(*held[parent], int(rng.integers(1, 2 * node_tokens))))
     leaves = [node for index, node in enumerate(held) if index not in set(parents)]
     return _finish(leaves, grower.used, rng)
+
+
+TREES: dict[str, Callable[[], Tree]] = {
+    "1,10/4000,400": lambda: levels_tree((1, 10), (4000, 400)),
+    "1,64/8192,256": lambda: levels_tree((1, 64), (8192, 256)),
+    "1,256/2048,32": lambda: levels_tree((1, 256), (2048, 32)),
+    "1,4,16,64/1024,256,128,64": lambda: levels_tree((1, 4, 16, 64), (1024, 256, 128, 64)),
+    "search tree of 200": lambda: search_tree(200, 512, 64),
+    "64 unshared x 1024": lambda: levels_tree((64,), (1024,)),
+    "1,8/300,32": lambda: levels_tree((1, 8), (300, 32)),
+    "1 x 4096": lambda: levels_tree((1,), (4096,)),
+}
+"""Nodes by level / tokens of a node by level."""
 
 
 class _Grower:

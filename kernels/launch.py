@@ -5,9 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.kernels.dispatch import UnsupportedError
+
+BLOCK_SIZE = 16
+"""Tokens in a block of the pool that the Triton kernels read."""
+HEAD_DIMS = (64, 96, 128, 256)
+DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
+
+
+def check_pool(num_heads: int, k_pool: Array) -> None:
+    """Refuses a pool [layers, blocks, kv_heads, block_size, head_dim] that no kernel reads.
+
+    Raises:
+      UnsupportedError: the block size, head_dim or dtype is not one that they were written for.
+      ValueError: the heads can not be divided among the kv heads.
+    """
+    _, _, num_kv_heads, block_size, head_dim = k_pool.shape
+    if block_size != BLOCK_SIZE:
+        raise UnsupportedError(f"block size {block_size}: the kernel reads {BLOCK_SIZE}")
+    if head_dim not in HEAD_DIMS:
+        raise UnsupportedError(f"head_dim {head_dim}: the kernel takes one of {HEAD_DIMS}")
+    if k_pool.dtype not in DTYPES:
+        raise UnsupportedError(f"pool dtype {k_pool.dtype}: the kernel takes bf16, fp16, fp32")
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{num_heads} heads are not a multiple of {num_kv_heads} kv heads")
 
 
 def launch(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -156,12 +155,7 @@ def _take_blocks(cache: Cache, lanes: Lanes, need: _Need, num_tokens: int) -> tu
 
     source = jnp.where(need.copied, need.tail, 0)
     destination = jnp.where(need.copied, new[:, 0], blocks)
-    k, v = jax.lax.cond(
-        jnp.any(need.copied),
-        lambda k, v: copy_blocks(k, v, source, destination),
-        lambda k, v: (k, v),
-        pool.k,
-        pool.v,
-    )
+    # No `cond` around it: under `vmap` that would become a select between two whole pools.
+    k, v = copy_blocks(pool.k, pool.v, source, destination)
     tokens = pool.tokens.at[destination].set(pool.tokens[source], mode="drop")
     return KVPool(k=k, v=v, tokens=tokens, ref_count=ref_count), table

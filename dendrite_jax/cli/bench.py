@@ -69,9 +69,27 @@ def grammar(as_json: bool, out: Path | None) -> None:
 @json_option
 @_json_out
 @compile_cache_option
+def branches(as_json: bool, out: Path | None) -> None:
+    """Prefill of one prompt, and decode of the branches that fork from it."""
+    _run("branches", as_json, out)
+
+
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
 def tree(as_json: bool, out: Path | None) -> None:
     """Search trees, against a prefill of every branch and against transformers."""
     _run("tree", as_json, out)
+
+
+@bench.command()
+@json_option
+@_json_out
+@compile_cache_option
+def kernels(as_json: bool, out: Path | None) -> None:
+    """Attention of a decode step on a GPU, against its floor, FlashInfer and jax's own."""
+    _run("kernels", as_json, out)
 
 
 def _run(name: str, as_json: bool, out: Path | None) -> None:

@@ -13,7 +13,9 @@ from dendrite_jax.engine.constraint import accept_tokens
 from dendrite_jax.engine.state import Model, State
 
 PREFILL_CHUNK = 512
-"""Most tokens a lane that prefill runs through the model at once."""
+"""Tokens a lane that prefill runs through the model at once; on a GPU more, if lanes are few."""
+GPU_CHUNK_TOKENS = 4096
+"""Tokens of all lanes together that fill a GPU's matrix products."""
 
 
 class Stepped(NamedTuple):
@@ -60,9 +62,9 @@ def prefill(
     tokens: Array,
     count: Array,
     *,
-    chunk: int = PREFILL_CHUNK,
+    chunk: int | None = None,
 ) -> tuple[State, Stepped]:
-    """Appends several tokens to each branch, `chunk` at a time.
+    """Appends several tokens to each branch, at most `chunk` at a time.
 
     Args:
       model: the model.
@@ -70,11 +72,16 @@ def prefill(
       branch_ids: i32[lanes], each at most once; negative for an idle lane.
       tokens: i32[lanes, length]; pad to a few lengths (`length_bucket`), each is one trace.
       count: i32[lanes], how many of a lane's tokens are real; at least 1 in a lane that is used.
-      chunk: bounds the attention scores held at once.
+      chunk: bounds what is held at once; None takes PREFILL_CHUNK, or on a GPU what brings all
+        lanes together to GPU_CHUNK_TOKENS if that is more.
 
     Returns:
       The state, and the logits of the token after each branch's last one.
     """
+    if chunk is None:
+        chunk = PREFILL_CHUNK
+        if jax.default_backend() == "gpu":
+            chunk = max(chunk, GPU_CHUNK_TOKENS // tokens.shape[0])
     state, ok = _prefill_chunks(model, state, branch_ids, tokens, count, chunk)
     hidden = state.hidden[jnp.maximum(branch_ids, 0)]
     return state, Stepped(model.unembed(hidden), hidden, ok)
@@ -107,6 +114,7 @@ def _prefill_chunks(
         state, _, ok = append_tokens(model, state, branch_ids, tokens, count, "prefilled")
         return state, ok
     num_chunks = -(-length // chunk)
+    chunk = -(-length // num_chunks)
     padded = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - length)))
     pieces = jnp.moveaxis(padded.reshape(lanes, num_chunks, chunk), 1, 0)
 

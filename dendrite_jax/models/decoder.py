@@ -107,7 +107,7 @@ class Decoder(struct.PyTreeNode):
                 q_norm=layer.get("q_norm"),
                 k_norm=layer.get("k_norm"),
                 eps=config.rms_norm_eps,
-                implementation=self.implementation if tokens.shape[1] == 1 else "xla",
+                implementation=self.implementation,
             )
             attended = attention(index, q, k_pool, v_pool)
             x = self._matmul(
@@ -196,7 +196,14 @@ class Decoder(struct.PyTreeNode):
 
         def attention(index: int, q: Array, k_pool: Array, v_pool: Array) -> Array:
             out, _ = paged_prefill(
-                q, k_pool, v_pool, index, appended.table, appended.start, window=windows[index]
+                q,
+                k_pool,
+                v_pool,
+                index,
+                appended.table,
+                appended.start,
+                window=windows[index],
+                implementation=self.implementation,
             )
             return out
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from jax import Array
 
 from dendrite_jax.kernels.copy_blocks import reference
+from dendrite_jax.kernels.dispatch import choose_implementation
 
 
 def copy_blocks(
-    k_pool: Array, v_pool: Array, source: Array, destination: Array
+    k_pool: Array,
+    v_pool: Array,
+    source: Array,
+    destination: Array,
+    *,
+    implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Copies blocks of the pool, all layers at once, in place under jit.
 
@@ -17,8 +23,16 @@ def copy_blocks(
         and drop these, so that XLA updates the buffers in place.
       source: i32[n], the blocks to read; no block is a source and a destination.
       destination: i32[n], the blocks to write, all different; `blocks` or more copies nothing.
+      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
 
     Returns:
       The updated pools.
+
+    Raises:
+      UnsupportedError: the Triton kernel cannot be launched here.
     """
+    if choose_implementation(implementation) == "triton":
+        from dendrite_jax.kernels.copy_blocks import gpu
+
+        return gpu.copy_blocks(k_pool, v_pool, source, destination)
     return reference.copy_blocks(k_pool, v_pool, source, destination)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jax import Array
 
+from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.paged_prefill import reference
 
 
@@ -18,6 +21,7 @@ def paged_prefill(
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
+    implementation: str | None = None,
 ) -> tuple[Array, Array]:
     """Attention of several new tokens a row over the row's cached prefix and over each other.
 
@@ -28,18 +32,28 @@ def paged_prefill(
         position `start[row] + i`.
       k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim].
       layer: which layer of the pool to read.
-      table: i32[rows, max_blocks], the physical block of each logical block, −1 for none.
+      table: i32[rows, max_blocks], the physical block of each logical block, −1 for none,
+        which stand after the row's last block.
       start: i32[rows], the position of the first query.
       scale: multiplies the scores; 1/sqrt(head_dim) when None.
       window: a query sees only the last `window` positions, its own included; None sees all.
       softcap: scores become `softcap * tanh(scores / softcap)`; None leaves them.
+      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
 
     Returns:
       The output [rows, queries, heads, head_dim] in q's dtype, and the log-sum-exp of the scores
       f32[rows, queries, heads]. A query that sees nothing gives zeros and −inf.
+
+    Raises:
+      UnsupportedError: the Triton kernel lacks the head_dim, block size or dtype.
     """
     if scale is None:
         scale = q.shape[-1] ** -0.5
-    return reference.paged_prefill(
+    compute: Callable[..., tuple[Array, Array]] = reference.paged_prefill
+    if choose_implementation(implementation) == "triton":
+        from dendrite_jax.kernels.paged_prefill import gpu
+
+        compute = gpu.paged_prefill
+    return compute(
         q, k_pool, v_pool, layer, table, start, scale=scale, window=window, softcap=softcap
     )

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from jax import Array
+from typing import Any
 
+from jax import Array
+from jax.custom_batching import custom_vmap
+
+from dendrite_jax.kernels.batching import any_batched, batch, fold, fold_blocks, fold_pool, unfold
+from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.launch import array_type, launch
 from dendrite_jax.kernels.rope_append import triton as kernels
+
+HEAD_TILE = 8
+"""Heads that one program, of one warp, rotates or appends."""
 
 
 def rope_append(
@@ -20,8 +28,69 @@ def rope_append(
     q_norm: Array | None,
     k_norm: Array | None,
     eps: float,
+    limit: int | None = None,
 ) -> tuple[Array, Array, Array]:
-    """`dendrite_jax.kernels.rope_append.rope_append` on Triton; the pools alias its outputs."""
+    """`dendrite_jax.kernels.rope_append.rope_append` on Triton; the pools alias its outputs.
+
+    `limit` is the first id that names no block, the blocks of one layer if None. Under `vmap` the
+    lanes of all problems are the lanes of one launch.
+
+    Raises:
+      UnsupportedError: the norms' weights differ between the problems of a `vmap`.
+    """
+    end = limit or k_pool.shape[1]
+
+    @custom_vmap
+    def append(
+        k_pool: Array,
+        v_pool: Array,
+        qkv: Array,
+        rope: tuple[Array, Array],
+        norms: tuple[Array | None, Array | None],
+        block: Array,
+        offset: Array,
+    ) -> tuple[Array, Array, Array]:
+        return _launch(k_pool, v_pool, qkv, rope, norms, layer, block, offset, eps, end)
+
+    @append.def_vmap
+    def _mapped(size: int, batched: Any, k_pool: Any, v_pool: Any, *rest: Any) -> Any:
+        qkv, rope, norms, block, offset = rest
+        if any_batched(*batched[4]):
+            raise UnsupportedError("rope_append under vmap takes one q_norm and k_norm for all")
+        shape = (size, *k_pool.shape[1:]) if batched[0] else (size, *k_pool.shape)
+        k_pool, v_pool = batch(k_pool, batched[0], size), batch(v_pool, batched[1], size)
+        queries, k_pool, v_pool = rope_append(
+            fold(qkv, batched[2], size),
+            tuple(fold(part, flag, size) for part, flag in zip(rope, batched[3], strict=True)),
+            fold_pool(k_pool),
+            fold_pool(v_pool),
+            layer,
+            fold_blocks(batch(block, batched[5], size), k_pool, end),
+            fold(offset, batched[6], size),
+            q_norm=norms[0],
+            k_norm=norms[1],
+            eps=eps,
+            limit=size * k_pool.shape[1] * k_pool.shape[2],
+        )
+        outputs = unfold(queries, size), k_pool.reshape(shape), v_pool.reshape(shape)
+        return outputs, (True, True, True)
+
+    return append(k_pool, v_pool, qkv, rope, (q_norm, k_norm), block, offset)
+
+
+def _launch(
+    k_pool: Array,
+    v_pool: Array,
+    qkv: Array,
+    rope: tuple[Array, Array],
+    norms: tuple[Array | None, Array | None],
+    layer: int,
+    block: Array,
+    offset: Array,
+    eps: float,
+    limit: int,
+) -> tuple[Array, Array, Array]:
+    """The kernel over all tokens."""
     _, num_blocks, kv_heads, block_size, head_dim = k_pool.shape
     lanes, tokens, width = qkv.shape
     heads = width // head_dim - 2 * kv_heads
@@ -30,14 +99,13 @@ def rope_append(
         v_pool,
         qkv,
         *rope,
-        q_norm,
-        k_norm,
+        *norms,
         block,
         offset,
-        num_blocks,
+        limit,
         layer * num_blocks,
         kernel=kernels.rope_append_kernel,
-        grid=(lanes * tokens, heads + 2 * kv_heads),
+        grid=(lanes * tokens, -(-(heads + 2 * kv_heads) // HEAD_TILE)),
         out_type=(
             array_type((lanes, tokens, heads, head_dim), qkv.dtype),
             array_type(k_pool.shape, k_pool.dtype),
@@ -51,4 +119,5 @@ def rope_append(
         BLOCK_SIZE=block_size,
         D=head_dim,
         HALF=1 << (head_dim // 2 - 1).bit_length(),
+        HEAD_TILE=HEAD_TILE,
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_batching import custom_vmap
 
+from dendrite_jax.kernels.batching import any_batched, fold, unfold
 from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.launch import array_type, launch, prefetch_groups
+from dendrite_jax.kernels.skinny_matmul import reference
 from dendrite_jax.kernels.skinny_matmul import triton as kernels
-from dendrite_jax.kernels.skinny_matmul.reference import rms_norm
 from dendrite_jax.kernels.skinny_matmul.shapes import (
     MAX_ROWS,
     PREFETCH_BYTES,
@@ -32,7 +37,51 @@ def skinny_matmul(
     prefetch: Array | None = None,
     blocks: RowBlocks | TileBlocks | None = None,
 ) -> Array:
-    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides tiles."""
+    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides tiles.
+
+    Under `vmap` over rows the rows of all problems are multiplied at once, by XLA if they are more
+    than MAX_ROWS, since the product is skinny no more; so is a product whose weights are mapped.
+    """
+    fixed: dict[str, Any] = {"eps": eps, "swiglu": swiglu, "out_dtype": out_dtype}
+
+    @custom_vmap
+    def product(x: Array, residual: Array | None, shared: dict[str, Array | None]) -> Array:
+        return _launch(x, residual=residual, blocks=blocks, **shared, **fixed)
+
+    @product.def_vmap
+    def _mapped(size: int, batched: Any, x: Any, residual: Any, shared: Any) -> Any:
+        if any_batched(*batched[2].values()):
+            axes = jax.tree.map(lambda flag: 0 if flag else None, batched)
+            return jax.vmap(
+                lambda x, residual, shared: reference.skinny_matmul(
+                    x, residual=residual, **shared, **fixed
+                ),
+                axes,
+            )(x, residual, shared), True
+        x = fold(x, batched[0], size)
+        if residual is not None:
+            residual = fold(residual, batched[1], size)
+        compute = skinny_matmul if x.shape[0] <= MAX_ROWS else reference.skinny_matmul
+        return unfold(compute(x, residual=residual, **shared, **fixed), size), True
+
+    shared = {"weight": weight, "norm": norm, "bias": bias, "prefetch": prefetch}
+    return product(x, residual, shared)
+
+
+def _launch(
+    x: Array,
+    weight: Array,
+    *,
+    norm: Array | None,
+    eps: float,
+    bias: Array | None,
+    swiglu: bool,
+    residual: Array | None,
+    out_dtype: jnp.dtype,
+    prefetch: Array | None,
+    blocks: RowBlocks | TileBlocks | None,
+) -> Array:
+    """The kernel for the number of rows."""
     rows, depth = x.shape[0], weight.shape[1]
     outputs = weight.shape[0] // (2 if swiglu else 1)
     if rows > MAX_ROWS:
@@ -62,10 +111,10 @@ def skinny_matmul(
             AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
         )
     if norm is not None:
-        x = rms_norm(x, norm, eps)
+        x = reference.rms_norm(x, norm, eps)
     if not isinstance(blocks, TileBlocks):
-        blocks = tile_blocks(rows, outputs, depth, swiglu)
-    return _tiled(x, weight, bias, residual, swiglu, out_dtype, blocks)
+        blocks = tile_blocks(rows, outputs, depth, swiglu, weight.dtype.itemsize)
+    return _tiled(x, weight, bias, residual, prefetch, swiglu, out_dtype, blocks)
 
 
 def _tiled(
@@ -73,6 +122,7 @@ def _tiled(
     weight: Array,
     bias: Array | None,
     residual: Array | None,
+    prefetch: Array | None,
     swiglu: bool,
     out_dtype: jnp.dtype,
     blocks: TileBlocks,
@@ -92,8 +142,9 @@ def _tiled(
         weight,
         None if split else bias,
         None if split else residual,
+        prefetch,
         kernel=kernels.tile_kernel,
-        grid=(-(-outputs // blocks.rows), 1, blocks.splits),
+        grid=(1, -(-outputs // blocks.rows), blocks.splits),
         out_type=array_type((blocks.splits, rows, outputs), jnp.float32 if split else out_dtype),
         num_warps=blocks.warps,
         num_stages=blocks.stages,
@@ -105,6 +156,7 @@ def _tiled(
         BLOCK_M=tile,
         BLOCK_N=blocks.rows,
         BLOCK_K=blocks.columns,
+        AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
     )
     if not split:
         return y[0]

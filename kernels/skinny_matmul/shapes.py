@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MAX_ROWS = 256
-"""Most rows of x; beyond, a product is compute-bound and XLA's own is the one to use."""
+MAX_ROWS = 64
+"""Most rows of x; beyond, XLA's own products are as fast."""
 
 PREFETCH_BYTES = 8 * 2**20
 """Most bytes that a product of one row prefetches of the next weight."""
@@ -47,13 +47,17 @@ def row_blocks(outputs: int, depth: int, swiglu: bool) -> RowBlocks:
     return RowBlocks(rows=1, chunk=2048, unroll=7)
 
 
-def tile_blocks(rows: int, outputs: int, depth: int, swiglu: bool) -> TileBlocks:
-    """Tile sizes for a product of several rows with [outputs, depth]."""
+def tile_blocks(rows: int, outputs: int, depth: int, swiglu: bool, itemsize: int) -> TileBlocks:
+    """Tile sizes for a product of several rows with [outputs, depth] of `itemsize` bytes."""
     tiles = -(-outputs // 64)
+    columns = 256 // itemsize
     splits = 1
-    while not swiglu and tiles * splits < 256 and depth % (splits * 2 * 128) == 0:
+    while (
+        not swiglu
+        and tiles * splits < (96 if rows <= 32 else 128)
+        and depth % (splits * 2 * columns) == 0
+    ):
         splits *= 2
-    columns = 128
     while depth % (splits * columns):
         columns //= 2
-    return TileBlocks(columns=columns, splits=splits)
+    return TileBlocks(columns=columns, splits=splits, stages=4 if itemsize <= 2 else 3)

@@ -6,7 +6,7 @@ from jax import Array
 
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.tree_attention import reference
-from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan
+from dendrite_jax.kernels.tree_attention.plan import Plan
 
 
 def make_plan(
@@ -39,24 +39,9 @@ def make_plan(
     """
     if choose_implementation(implementation) == "xla":
         return None
-    return _triton_plan(table, length, k_pool, num_heads, window)
+    from dendrite_jax.kernels.tree_attention import gpu
 
-
-def _triton_plan(
-    table: Array, length: Array, k_pool: Array, num_heads: int, window: int | None
-) -> Plan:
-    from dendrite_jax.kernels.tree_attention.gpu import tiles_for
-
-    _, num_blocks, num_kv_heads, _, _ = k_pool.shape
-    return build_plan(
-        table,
-        length,
-        num_blocks=num_blocks,
-        num_kv_heads=num_kv_heads,
-        group=num_heads // num_kv_heads,
-        window=window,
-        tiles=tiles_for(num_heads, k_pool),
-    )
+    return gpu.make_plan(table, length, k_pool, num_heads, window)
 
 
 def tree_attention(
@@ -105,11 +90,13 @@ def tree_attention(
     from dendrite_jax.kernels.tree_attention import gpu
 
     if plan is None:
-        plan = _triton_plan(table, length, k_pool, q.shape[1], window)
+        plan = gpu.make_plan(table, length, k_pool, q.shape[1], window)
     group = q.shape[1] // k_pool.shape[2]
     if (plan.window, plan.group) != (window, group):
         raise ValueError(
             f"the plan is for window {plan.window} and {plan.group} query heads a kv head, "
             f"not {window} and {group}"
         )
-    return gpu.tree_attention(q, k_pool, v_pool, layer, length, plan, scale=scale, softcap=softcap)
+    return gpu.tree_attention(
+        q, k_pool, v_pool, layer, table, length, plan, scale=scale, softcap=softcap
+    )

@@ -6,37 +6,44 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_batching import custom_vmap
 
-from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.batching import any_batched, batch, fold, fold_blocks, fold_pool, unfold
+from dendrite_jax.kernels.launch import array_type, check_pool, launch
 from dendrite_jax.kernels.tree_attention import triton as kernels
-from dendrite_jax.kernels.tree_attention.plan import Plan, tile_counts
-from dendrite_jax.kernels.tree_attention.shapes import (
-    BLOCK_SIZE,
-    TreeTiles,
-    tree_tiles,
-)
-
-HEAD_DIMS = (64, 96, 128, 256)
-DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
+from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan, tile_counts
+from dendrite_jax.kernels.tree_attention.shapes import TreeTiles, tree_tiles
 
 
-def tiles_for(num_heads: int, k_pool: Array) -> TreeTiles:
-    """Tile sizes for a pool, after refusing what the kernels lack.
+def tiles_for(num_heads: int, k_pool: Array, lanes: int) -> TreeTiles:
+    """Tile sizes for a pool and a number of lanes, after refusing what the kernels lack.
 
     Raises:
       UnsupportedError: names the dimension that the kernels were not written for.
     """
-    _, _, num_kv_heads, block_size, head_dim = k_pool.shape
-    if block_size != BLOCK_SIZE:
-        raise UnsupportedError(f"block size {block_size}: the kernel reads {BLOCK_SIZE}")
-    if head_dim not in HEAD_DIMS:
-        raise UnsupportedError(f"head_dim {head_dim}: the kernel takes one of {HEAD_DIMS}")
-    if k_pool.dtype not in DTYPES:
-        raise UnsupportedError(f"pool dtype {k_pool.dtype}: the kernel takes bf16, fp16, fp32")
-    if num_heads % num_kv_heads:
-        raise ValueError(f"{num_heads} heads are not a multiple of {num_kv_heads} kv heads")
-    return tree_tiles(num_heads // num_kv_heads, head_dim, k_pool.dtype.itemsize)
+    check_pool(num_heads, k_pool)
+    _, _, num_kv_heads, _, head_dim = k_pool.shape
+    return tree_tiles(num_heads // num_kv_heads, head_dim, k_pool.dtype.itemsize, lanes)
+
+
+def make_plan(
+    table: Array,
+    length: Array,
+    k_pool: Array,
+    num_heads: int,
+    window: int | None,
+    num_blocks: int | None = None,
+) -> Plan:
+    """A plan for a pool; `num_blocks` is how many blocks a table can name, of one layer if None."""
+    return build_plan(
+        table,
+        length,
+        num_blocks=num_blocks or k_pool.shape[1],
+        num_kv_heads=k_pool.shape[2],
+        group=num_heads // k_pool.shape[2],
+        window=window,
+        tiles=tiles_for(num_heads, k_pool, table.shape[0]),
+    )
 
 
 def tree_attention(
@@ -44,13 +51,68 @@ def tree_attention(
     k_pool: Array,
     v_pool: Array,
     layer: int,
+    table: Array,
     length: Array,
     plan: Plan,
     *,
     scale: float,
     softcap: float | None,
+    num_blocks: int | None = None,
 ) -> tuple[Array, Array]:
-    """`dendrite_jax.kernels.tree_attention.tree_attention` on Triton, with its plan made."""
+    """`dendrite_jax.kernels.tree_attention.tree_attention` on Triton, with its plan made.
+
+    Under `vmap` the lanes of all problems are planned anew, as the lanes of one launch.
+    """
+    named_blocks = num_blocks or k_pool.shape[1]
+
+    @custom_vmap
+    def attend(
+        q: Array, k_pool: Array, v_pool: Array, table: Array, length: Array, plan: Plan
+    ) -> tuple[Array, Array]:
+        return _launch(q, k_pool, v_pool, layer, length, plan, scale, softcap)
+
+    @attend.def_vmap
+    def _mapped(size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, *rest: Any) -> Any:
+        table, length, plan = rest
+        blocks = named_blocks
+        table = batch(table, batched[3], size)
+        if any_batched(*batched[1:3]):
+            k_pool, v_pool = batch(k_pool, batched[1], size), batch(v_pool, batched[2], size)
+            table = fold_blocks(table, k_pool, k_pool.shape[1] * k_pool.shape[2])
+            k_pool, v_pool = fold_pool(k_pool), fold_pool(v_pool)
+            blocks *= size
+        else:
+            table = table.reshape(-1, table.shape[-1])
+        q, length = fold(q, batched[0], size), fold(length, batched[4], size)
+        plan = make_plan(table, length, k_pool, q.shape[1], plan.window, blocks)
+        out = tree_attention(
+            q,
+            k_pool,
+            v_pool,
+            layer,
+            table,
+            length,
+            plan,
+            scale=scale,
+            softcap=softcap,
+            num_blocks=blocks,
+        )
+        return tuple(unfold(part, size) for part in out), (True, True)
+
+    return attend(q, k_pool, v_pool, table, length, plan)
+
+
+def _launch(
+    q: Array,
+    k_pool: Array,
+    v_pool: Array,
+    layer: int,
+    length: Array,
+    plan: Plan,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Array, Array]:
+    """Both kernels, one after the other."""
     lanes, num_heads, head_dim = q.shape
     _, num_blocks, num_kv_heads, _, _ = k_pool.shape
     tiles = plan.tiles
@@ -75,12 +137,14 @@ def tree_attention(
         k_pool,
         v_pool,
         plan.order,
-        length,
+        length[plan.order],
         plan.entry_block,
         plan.entry_info,
         plan.work_start,
         plan.work_tile,
+        plan.work_stop,
         plan.tile_start,
+        plan.tile_full,
         lanes,
         wide_tiles,
         narrow_base,
@@ -107,15 +171,17 @@ def tree_attention(
         plan.order,
         plan.tile_worker,
         plan.tile_pieces,
+        lanes,
         wide_tiles,
         narrow_base,
         kernel=kernels.merge_kernel,
-        grid=(lanes, num_heads),
+        grid=(narrow_tiles * tiles.narrow_rows // tiles.merge_rows, num_kv_heads),
         out_type=(
             array_type(q.shape, q.dtype),
             array_type((lanes, num_heads), jnp.float32),
         ),
         num_warps=tiles.merge_warps,
+        ROWS=tiles.merge_rows,
         PIECES=tiles.merge_pieces,
         **cut,
     )

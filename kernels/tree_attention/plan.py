@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax.kernels.tree_attention.shapes import BLOCK_SIZE, TreeTiles
+from dendrite_jax.kernels.launch import BLOCK_SIZE
+from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 
 
 @partial(
@@ -30,7 +31,9 @@ from dendrite_jax.kernels.tree_attention.shapes import BLOCK_SIZE, TreeTiles
         "entry_info",
         "work_start",
         "work_tile",
+        "work_stop",
         "tile_start",
+        "tile_full",
         "tile_worker",
         "tile_pieces",
     ],
@@ -45,8 +48,10 @@ class Plan:
     entry_info: Array  # i32[entries], column << 16 | first lane of the tile << 8 | end lane
     work_start: Array  # i32[workers + 1], first entry of each worker
     work_tile: Array  # i32[workers], tile of that entry
+    work_stop: Array  # i32[workers], end of the worker's share of that tile
     tile_start: Array  # i32[tiles + 1], first entry of each tile, wide tiles before narrow ones
-    tile_worker: Array  # i32[tiles], worker of that entry
+    tile_full: Array  # i32[wide tiles], end of the leading entries that every lane reads whole
+    tile_worker: Array  # i32[tiles], worker of a tile's first entry
     tile_pieces: Array  # i32[tiles], workers that share the tile
     group: int
     window: int | None
@@ -113,11 +118,16 @@ def build_plan(
         ]
     )
     tile_start = jnp.concatenate([first[tile_lane], last[-1:]])
+    full = jnp.zeros(wide_tiles, jnp.int32)
+    if wide_tiles and window is None:
+        full = _full_columns(shared, held, wide_tiles, wide_lanes)
+    begins = tile_lane[:wide_tiles]
     return Plan(
         order=order,
         entry_block=jnp.where(listed, block, 0),
         entry_info=jnp.where(listed, info, 0),
-        **_share_work(tile_start, last[lanes - 1], num_kv_heads, tiles),
+        **_share_work(tile_start, wide_tiles, num_kv_heads, tiles),
+        tile_full=(first[begins] + jnp.minimum(full, count[begins])).astype(jnp.int32),
         group=group,
         window=window,
         tiles=tiles,
@@ -187,6 +197,23 @@ def _owned_columns(
     return begin, jnp.maximum(end - begin, 0)
 
 
+def _by_tile(values: Array, num_tiles: int, tile_lanes: int, filler: int) -> Array:
+    """[lanes] as [num_tiles, tile_lanes], filled up at the end."""
+    missing = num_tiles * tile_lanes - values.shape[0]
+    return jnp.pad(values, (0, missing), constant_values=filler).reshape(num_tiles, tile_lanes)
+
+
+def _full_columns(shared: Array, held: Array, wide_tiles: int, wide_lanes: int) -> Array:
+    """How many leading columns all lanes of a wide tile share and fill; i32[wide tiles].
+
+    The last block of a lane may be partly filled, every other one is full.
+    """
+    far = jnp.iinfo(jnp.int32).max
+    within = jnp.where(jnp.arange(held.shape[0]) % wide_lanes == 0, far, shared[:-1])
+    common = jnp.minimum(within, held - 1)
+    return jnp.maximum(jnp.min(_by_tile(common, wide_tiles, wide_lanes, far), axis=1), 0)
+
+
 def _first_lane_beyond(shared: Array, lane: Array, column: Array) -> Array:
     """The first place after `lane` that does not share `column` with it; i32 like both."""
     other = jnp.arange(shared.shape[0])
@@ -195,26 +222,32 @@ def _first_lane_beyond(shared: Array, lane: Array, column: Array) -> Array:
 
 
 def _share_work(
-    tile_start: Array, wide_entries: Array, num_kv_heads: int, tiles: TreeTiles
+    tile_start: Array, wide_tiles: int, num_kv_heads: int, tiles: TreeTiles
 ) -> dict[str, Array]:
     """Cuts the entries into workers' shares of equal cost.
 
-    A share costs at least one entry, so that no worker between two busy ones is idle: partials are
+    A tile costs `tile_cost`, less where shares are small, and something for each of its entries; an
+    empty one costs nothing. A share is worth at least a tile's own cost and one entry, so that no
+    two shares start at the same entry and no worker between two busy ones is idle: partials are
     numbered by worker and tile.
     """
     workers = max(1, tiles.programs // num_kv_heads)
-    entries = tile_start[-1]
-    wide_cost = wide_entries * tiles.wide_cost
-    cost = wide_cost + (entries - wide_entries) * tiles.narrow_cost
-    least = max(tiles.least_work * tiles.narrow_cost, tiles.wide_cost)
-    share = jnp.maximum(-(-cost // workers), least)
-    at = jnp.minimum(jnp.arange(workers + 1) * share, cost)
-    work_start = jnp.where(
-        at < wide_cost,
-        at // tiles.wide_cost,
-        wide_entries + (at - wide_cost) // tiles.narrow_cost,
-    )
     begin, end = tile_start[:-1], tile_start[1:]
+    wide = jnp.arange(begin.shape[0]) < wide_tiles
+    unit = jnp.where(wide, tiles.wide_cost, tiles.narrow_cost)
+    cost = (end - begin) * unit
+    tile_cost = jnp.minimum(tiles.tile_cost, -(-jnp.sum(cost) // workers) // 2)
+    cost += jnp.where(end > begin, tile_cost, 0)
+    total = jnp.cumsum(cost)
+    largest = max(tiles.wide_cost, tiles.narrow_cost)
+    least = jnp.maximum(tiles.least_work * tiles.narrow_cost, tile_cost + largest)
+    share = jnp.maximum(-(-total[-1] // workers), least)
+    at = jnp.arange(workers + 1) * share
+    inside = jnp.sum(total <= at[:, None], axis=1)  # the tile that each share starts in
+    tile = jnp.minimum(inside, begin.shape[0] - 1)
+    spent = at - (total - cost)[tile] - tile_cost
+    skipped = jnp.clip(-(-spent // unit[tile]), 0, (end - begin)[tile])
+    work_start = jnp.where(inside > tile, tile_start[-1], begin[tile] + skipped)
     work_tile = jnp.sum(end <= work_start[:-1, None], axis=1)
 
     def worker_of(entry: Array) -> Array:
@@ -225,6 +258,7 @@ def _share_work(
     arrays = {
         "work_start": work_start,
         "work_tile": work_tile,
+        "work_stop": jnp.minimum(tile_start[work_tile + 1], work_start[1:]),
         "tile_start": tile_start,
         "tile_worker": first,
         "tile_pieces": pieces,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BLOCK_SIZE = 16
-"""Tokens in a block of the pool that the Triton kernels read."""
-
 
 @dataclass(frozen=True)
 class TreeTiles:
@@ -21,15 +18,19 @@ class TreeTiles:
     wide_cost: int = 1
     """Cost of a block in a wide tile, against `narrow_cost`, when work is shared out."""
     narrow_cost: int = 1
-    least_work: int = 8
+    tile_cost: int = 16
+    """Cost of starting on a tile, whatever its blocks."""
+    least_work: int = 4
     """Blocks that are worth a program of their own."""
     programs: int = 264
     """Programs of a launch: multiprocessors times how many of them one holds."""
     warps: int = 4
     stages: int = 3
-    merge_pieces: int = 16
-    """Partials that the merge reads at a time."""
-    merge_warps: int = 4
+    merge_rows: int = 1
+    """Rows that a program of the merge combines."""
+    merge_pieces: int = 8
+    """Partials that it reads at a time."""
+    merge_warps: int = 1
 
     def lanes(self, group: int) -> tuple[int, int]:
         """Lanes of a wide and of a narrow tile, for `group` query heads a kv head."""
@@ -37,13 +38,16 @@ class TreeTiles:
         return self.wide_rows // group // narrow * narrow, narrow
 
 
-def tree_tiles(group: int, head_dim: int, itemsize: int) -> TreeTiles:
+def tree_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTiles:
     """Tile sizes for a shape."""
     narrow_rows = max(16, 1 << (group - 1).bit_length())
     keys = 64 if head_dim * itemsize <= 256 else 32
+    few = lanes * group <= 64  # a tile of few rows is shared out to many workers
     return TreeTiles(
         narrow_rows=narrow_rows,
         wide_rows=max(64, 4 * narrow_rows),
         wide_keys=keys,
         narrow_keys=64 if head_dim * itemsize <= 512 else 32,
+        merge_pieces=32 if few else 8,
+        merge_warps=4 if few else 1,
     )

@@ -4,7 +4,8 @@ The plan (see plan.py) sorts lanes depth-first and cuts them into wide tiles and
 narrow tiles. A tile owns a list of entries, one per physical block: the block, its column in the
 table, and which lanes of the tile read it. A program takes one kv head and an equal share of all
 entries, walks through the tiles that its share touches, and writes one normalised partial output
-with its log-sum-exp per tile. `merge_kernel` combines the partials of each lane.
+with its log-sum-exp per tile. `merge_kernel` combines the partials of each lane. (To merge by the
+last program that arrives at a tile was slower: a fence and an atomic cost more than a launch.)
 
 Narrow tiles have few rows, and reading keys and values is their whole cost. There the product is
 transposed, keys times queries, so that the keys fill the 64 rows that wgmma wants.
@@ -15,21 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
-LOWEST = tl.constexpr(-1.0e30)
-"""Stands for minus infinity, but differences of it are not NaN."""
-
-
-@triton.jit
-def _scaled(scores, scale: tl.constexpr, softcap: tl.constexpr):
-    """Scores in base-2 exponents: scaled, then soft-capped if `softcap` is not 0."""
-    if softcap > 0:
-        squashed = 1.0 - 2.0 / (1.0 + tl.exp2(scores * (2.0 * LOG2E * scale / softcap)))
-        scores = squashed * (softcap * LOG2E)
-    else:
-        scores = scores * (scale * LOG2E)
-    return scores
+from dendrite_jax.kernels.flash import LN2, LOWEST, add_keys, scaled
 
 
 @triton.jit
@@ -51,7 +38,7 @@ def _row_tile(order, lengths, tile_lane, rows, lanes, G: tl.constexpr, TILE_LANE
     lane = tile_lane + inner
     real = (inner < TILE_LANES) & (lane < lanes)
     source = tl.load(order + lane, mask=real, other=0)
-    length = tl.load(lengths + source, mask=real, other=0)
+    length = tl.load(lengths + lane, mask=real, other=0)
     return inner, real, source, length
 
 
@@ -70,6 +57,57 @@ def _listed(entry_block, entry_info, entry, stop, KEYS: tl.constexpr):
 
 
 @triton.jit
+def _wide_keys(
+    queries,
+    inner,
+    length,
+    peak,
+    total,
+    acc,
+    k_pool,
+    v_pool,
+    entry_block,
+    entry_info,
+    entry,
+    stop,
+    head,
+    layer_block,
+    scale: tl.constexpr,
+    softcap: tl.constexpr,
+    window: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    D: tl.constexpr,
+    DIM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    KEYS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Adds the entries [entry, stop) to a wide tile's running softmax.
+
+    Without MASKED every row sees every key, and [entry, stop) is a multiple of KEYS keys.
+    """
+    d = tl.arange(0, DIM)
+    keys = tl.arange(0, KEYS)
+    offset = keys % 16
+    block, info = _listed(entry_block, entry_info, entry, stop, KEYS)
+    for at in range(entry, stop, KEYS // 16):
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
+        kv_at = key_row[:, None] * D + d[None, :]
+        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
+        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
+        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
+        scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
+        seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
+        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
+        peak, total, acc = add_keys(
+            scores, seen, v, peak, total, acc, scale, softcap, PRECISION, MASKED
+        )
+        block = next_block
+        info = next_info
+    return peak, total, acc
+
+
+@triton.jit
 def _wide_tile(
     q,
     k_pool,
@@ -78,6 +116,7 @@ def _wide_tile(
     lengths,
     entry_block,
     entry_info,
+    tile_full,
     entry,
     stop,
     tile,
@@ -111,27 +150,58 @@ def _wide_tile(
     peak = tl.full([ROWS], LOWEST, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, DIM], tl.float32)
-    keys = tl.arange(0, KEYS)
-    offset = keys % 16
-    block, info = _listed(entry_block, entry_info, entry, stop, KEYS)
-    for at in range(entry, stop, KEYS // 16):
-        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
-        kv_at = key_row[:, None] * D + d[None, :]
-        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
-        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
-        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
-        scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
-        seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
-        scores = tl.where(seen, _scaled(scores, scale, softcap), LOWEST)
-        higher = tl.maximum(peak, tl.max(scores, 1))
-        shrink = tl.exp2(peak - higher)
-        weights = tl.where(seen, tl.exp2(scores - higher[:, None]), 0.0)
-        total = total * shrink + tl.sum(weights, 1)
-        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
-        acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
-        peak = higher
-        block = next_block
-        info = next_info
+    full = tl.minimum(tl.load(tile_full + tile), stop) - entry
+    middle = entry + tl.maximum(full, 0) // (KEYS // 16) * (KEYS // 16)
+    peak, total, acc = _wide_keys(
+        queries,
+        inner,
+        length,
+        peak,
+        total,
+        acc,
+        k_pool,
+        v_pool,
+        entry_block,
+        entry_info,
+        entry,
+        middle,
+        head,
+        layer_block,
+        scale,
+        softcap,
+        window,
+        KV_HEADS,
+        D,
+        DIM,
+        PRECISION,
+        KEYS,
+        False,
+    )
+    peak, total, acc = _wide_keys(
+        queries,
+        inner,
+        length,
+        peak,
+        total,
+        acc,
+        k_pool,
+        v_pool,
+        entry_block,
+        entry_info,
+        middle,
+        stop,
+        head,
+        layer_block,
+        scale,
+        softcap,
+        window,
+        KV_HEADS,
+        D,
+        DIM,
+        PRECISION,
+        KEYS,
+        True,
+    )
     filled = tl.where(total > 0, total, 1.0)
     out_at = (slot + rows)[:, None] * D + d[None, :]
     tl.store(partial_out + out_at, acc / filled[:, None], mask=row_mask)
@@ -192,7 +262,7 @@ def _narrow_tile(
         k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
         scores = tl.dot(k, queries, input_precision=PRECISION)
         seen = _visible(info[:, None], offset[:, None], inner[None, :], length[None, :], window)
-        scores = tl.where(seen, _scaled(scores, scale, softcap), LOWEST)
+        scores = tl.where(seen, scaled(scores, scale, softcap), LOWEST)
         higher = tl.maximum(peak, tl.max(scores, 0))
         shrink = tl.exp2(peak - higher)
         weights = tl.where(seen, tl.exp2(scores - higher[None, :]), 0.0)
@@ -222,7 +292,9 @@ def partial_kernel(
     entry_info,
     work_start,
     work_tile,
+    work_stop,
     tile_start,
+    tile_full,
     lanes,
     wide_tiles,
     narrow_base,
@@ -256,8 +328,8 @@ def partial_kernel(
     entry = tl.load(work_start + worker)
     last = tl.load(work_start + worker + 1)
     tile = tl.load(work_tile + worker)
+    stop = tl.load(work_stop + worker)
     while entry < last:
-        stop = tl.minimum(tl.load(tile_start + tile + 1), last)
         if stop > entry:
             slot = (worker + tile) * KV_HEADS + head
             if WIDE and tile < wide_tiles:
@@ -269,6 +341,7 @@ def partial_kernel(
                     lengths,
                     entry_block,
                     entry_info,
+                    tile_full,
                     entry,
                     stop,
                     tile,
@@ -324,6 +397,8 @@ def partial_kernel(
                 )
         entry = stop
         tile += 1
+        if entry < last:
+            stop = tl.minimum(tl.load(tile_start + tile + 1), last)
 
 
 @triton.jit
@@ -333,6 +408,7 @@ def merge_kernel(
     order,
     tile_worker,
     tile_pieces,
+    lanes,
     wide_tiles,
     narrow_base,
     out,
@@ -346,53 +422,58 @@ def merge_kernel(
     WIDE_ROWS: tl.constexpr,
     NARROW_LANES: tl.constexpr,
     NARROW_ROWS: tl.constexpr,
+    ROWS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """Combines the partials of one lane and query head."""
-    lane = tl.program_id(0)
-    head = tl.program_id(1) // G
-    member = tl.program_id(1) % G
-    narrow_tile = lane // NARROW_LANES
+    """Combines the partials of ROWS rows of a narrow tile, PIECES of them at a time."""
+    narrow_tile = tl.program_id(0) // (NARROW_ROWS // ROWS)
+    head = tl.program_id(1)
+    rows = tl.program_id(0) % (NARROW_ROWS // ROWS) * ROWS + tl.arange(0, ROWS)
+    lane = narrow_tile * NARROW_LANES + rows // G
+    real = (rows // G < NARROW_LANES) & (lane < lanes)
+    source = tl.load(order + lane, mask=real, other=0)
     worker = tl.load(tile_worker + wide_tiles + narrow_tile)
     narrow_pieces = tl.load(tile_pieces + wide_tiles + narrow_tile)
-    narrow_row = lane % NARROW_LANES * G + member
-    narrow_at = ((worker + narrow_tile) * KV_HEADS + head) * NARROW_ROWS + narrow_row
-    narrow_at += narrow_base
+    narrow_at = ((worker + narrow_tile) * KV_HEADS + head) * NARROW_ROWS + narrow_base
     wide_pieces = 0
     wide_at = 0
     if WIDE:
-        wide_tile = lane // WIDE_LANES
+        wide_tile = narrow_tile * NARROW_LANES // WIDE_LANES
         worker = tl.load(tile_worker + wide_tile)
         wide_pieces = tl.load(tile_pieces + wide_tile)
-        wide_row = lane % WIDE_LANES * G + member
-        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS + wide_row
+        wide_at = ((worker + wide_tile) * KV_HEADS + head) * WIDE_ROWS
+        wide_at += narrow_tile * NARROW_LANES % WIDE_LANES * G
     d = tl.arange(0, DIM)
-    numbers = tl.arange(0, PIECES)
     pieces = wide_pieces + narrow_pieces
-    peak = LOWEST
-    total = 0.0
-    acc = tl.zeros([DIM], tl.float32)
+    peak = tl.full([ROWS], LOWEST, tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, DIM], tl.float32)
     for start in range(0, pieces, PIECES):
-        piece = start + numbers
-        listed = piece < pieces
-        row = tl.where(
-            piece < wide_pieces,
-            wide_at + piece * (KV_HEADS * WIDE_ROWS),
-            narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
+        piece = start + tl.arange(0, PIECES)
+        listed = (piece < pieces)[:, None] & real[None, :]
+        at = (
+            rows[None, :]
+            + tl.where(
+                piece < wide_pieces,
+                wide_at + piece * (KV_HEADS * WIDE_ROWS),
+                narrow_at + (piece - wide_pieces) * (KV_HEADS * NARROW_ROWS),
+            )[:, None]
         )
-        weight = tl.load(partial_lse + row, mask=listed, other=LOWEST)
+        weight = tl.load(partial_lse + at, mask=listed, other=LOWEST)
         values = tl.load(
-            partial_out + row[:, None] * D + d[None, :],
-            mask=listed[:, None] & (d < D)[None, :],
+            partial_out + at[:, :, None] * D + d[None, None, :],
+            mask=listed[:, :, None] & (d < D)[None, None, :],
             other=0.0,
         )
         higher = tl.maximum(peak, tl.max(weight, 0))
         shrink = tl.exp2(peak - higher)
-        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher), 0.0)
+        weight = tl.where(weight > LOWEST, tl.exp2(weight - higher[None, :]), 0.0)
         total = total * shrink + tl.sum(weight, 0)
-        acc = acc * shrink + tl.sum(weight[:, None] * values, 0)
+        acc = acc * shrink[:, None] + tl.sum(weight[:, :, None] * values, 0)
         peak = higher
-    target = tl.load(order + lane) * (KV_HEADS * G) + tl.program_id(1)
+    target = (source * KV_HEADS + head) * G + rows % G
     filled = tl.where(total > 0, total, 1.0)
-    tl.store(out + target * D + d, (acc / filled).to(out.dtype.element_ty), mask=d < D)
-    tl.store(lse + target, tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf")))
+    result = (acc / filled[:, None]).to(out.dtype.element_ty)
+    tl.store(out + target[:, None] * D + d[None, :], result, mask=real[:, None] & (d < D)[None, :])
+    merged = tl.where(total > 0, (peak + tl.log2(filled)) * LN2, float("-inf"))
+    tl.store(lse + target, merged, mask=real)

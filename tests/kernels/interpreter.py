@@ -8,30 +8,71 @@ os.environ["TRITON_INTERPRET"] = "1"  # read by triton when a kernel is defined
 
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
+import pytest
 import torch
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from dendrite_jax.kernels.copy_blocks import gpu as copy_blocks
+from dendrite_jax.kernels.paged_prefill import gpu as paged_prefill
+from dendrite_jax.kernels.rope_append import gpu as rope_append
+from dendrite_jax.kernels.skinny_matmul import gpu as skinny_matmul
+from dendrite_jax.kernels.tree_attention import gpu as tree_attention
+
+LAUNCHERS = (copy_blocks, paged_prefill, rope_append, skinny_matmul, tree_attention)
 
 
-def tensor(array: Any) -> torch.Tensor:
-    """A torch copy of an array, bfloat16 included."""
-    array = np.asarray(array)
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Triton launch goes to the interpreter instead of a CUDA device."""
+    for module in LAUNCHERS:
+        monkeypatch.setattr(module, "launch", launch)
+
+
+def launch(
+    *operands: Any,
+    kernel: Any,
+    grid: tuple[int, ...],
+    out_type: Any,
+    num_warps: int,
+    num_stages: int = 3,
+    aliases: dict[int, int] | None = None,
+    **constants: Any,
+) -> Any:
+    """`dendrite_jax.kernels.launch.launch`, by a host callback; outputs start as NaN."""
+    out_types, structure = jax.tree.flatten(out_type)
+    updated = {output: operand for operand, output in (aliases or {}).items()}
+    arrays = {index: x for index, x in enumerate(operands) if not isinstance(x, int | None)}
+
+    def run(*values: Any) -> Any:
+        given = list(operands)
+        for index, value in zip(arrays, values, strict=True):
+            given[index] = _tensor(np.asarray(value))
+        outputs = [
+            given[updated[index]] if index in updated else _poisoned(kind)
+            for index, kind in enumerate(out_types)
+        ]
+        fresh = [output for index, output in enumerate(outputs) if index not in updated]
+        kernel[grid](*given, *fresh, **constants)
+        results = [_array(output, kind) for output, kind in zip(outputs, out_types, strict=True)]
+        return jax.tree.unflatten(structure, results)
+
+    return jax.pure_callback(run, out_type, *arrays.values())
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     return torch.from_numpy(np.array(array))
 
 
-def poisoned(shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+def _poisoned(kind: jax.ShapeDtypeStruct) -> torch.Tensor:
     """An output full of NaN, so that an element that no program writes is seen."""
-    return torch.full(shape, float("nan"), dtype=DTYPES[dtype])
+    return torch.full(kind.shape, float("nan"), dtype=getattr(torch, np.dtype(kind.dtype).name))
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *operands: Any, **constants: Any) -> None:
-    """Interprets all programs of the grid; arrays become tensors, outputs come as tensors."""
-    converted = [
-        operand if operand is None or isinstance(operand, int | torch.Tensor) else tensor(operand)
-        for operand in operands
-    ]
-    kernel[grid](*converted, **constants)
+def _array(tensor: torch.Tensor, kind: jax.ShapeDtypeStruct) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.numpy().astype(kind.dtype)

@@ -72,7 +72,7 @@ def interpreted(qkv, cos, sin, k_pool, v_pool, q_norm, k_norm):
     queries = poisoned((3, 1, HEADS, D), "float32")
     launch(
         kernels.rope_append_kernel,
-        (3, HEADS + 2 * KV_HEADS),
+        (3, 2),
         *pools,
         qkv,
         cos,
@@ -90,6 +90,7 @@ def interpreted(qkv, cos, sin, k_pool, v_pool, q_norm, k_norm):
         BLOCK_SIZE=BLOCK_SIZE,
         D=D,
         HALF=16,
+        HEAD_TILE=4,
     )
     return queries, *pools
 

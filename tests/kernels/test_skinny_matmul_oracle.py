@@ -100,11 +100,12 @@ def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
     out = poisoned((1, rows, outputs), "float32")
     launch(
         kernels.tile_kernel,
-        (-(-outputs // 16), -(-rows // 16), 1),
+        (-(-rows // 16), -(-outputs // 16), 1),
         x,
         weight,
         bias,
         residual,
+        None,
         out,
         M=rows,
         N=outputs,
@@ -114,6 +115,7 @@ def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
         BLOCK_M=16,
         BLOCK_N=16,
         BLOCK_K=32,
+        AHEAD_GROUPS=0,
     )
     assert relative_error(out[0], oracle(x, weight, None, bias, swiglu, residual)) < 1e-5
 
@@ -123,9 +125,10 @@ def test_tile_kernel_splits_sum_to_the_product():
     out = poisoned((3, 3, 40), "float32")
     launch(
         kernels.tile_kernel,
-        (3, 1, 3),
+        (1, 3, 3),
         x,
         weight,
+        None,
         None,
         None,
         out,
@@ -137,6 +140,7 @@ def test_tile_kernel_splits_sum_to_the_product():
         BLOCK_M=16,
         BLOCK_N=16,
         BLOCK_K=32,
+        AHEAD_GROUPS=0,
     )
     want = oracle(x, weight, None, None, False, None)
     assert relative_error(out.numpy().sum(0), want) < 1e-5

@@ -1,0 +1,245 @@
+"""The kernels on this machine's GPU, compiled, against their plain-XLA twins in float32.
+
+python -m dendrite_jax.benchmarks.kernel_checks --trees 500
+
+The twins themselves are held to float64 by the tests; here they run at the highest precision on the
+operands that the kernels get, rounded to the kernels' dtype. Every check raises on a NaN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from dendrite_jax import cache as kv
+from dendrite_jax import engine
+from dendrite_jax.benchmarks.shapes import random_model
+from dendrite_jax.benchmarks.trees import Tree, random_tree
+from dendrite_jax.cache import CacheConfig
+from dendrite_jax.engine import GREEDY, GenerateConfig
+from dendrite_jax.kernels.copy_blocks import copy_blocks
+from dendrite_jax.kernels.paged_prefill import paged_prefill
+from dendrite_jax.kernels.tree_attention import tree_attention
+from dendrite_jax.kernels.verify_attention import ancestor_mask, verify_attention
+
+BOUNDS = {"bfloat16": 1e-2, "float16": 2e-3, "float32": 1e-4}
+"""Largest relative error, ‖out − twin‖ / ‖twin‖."""
+
+BLOCKS, LANES, MAX_BLOCKS = 640, 24, 160
+
+SHAPES = [(32, 8, 128), (8, 8, 64), (7, 1, 128), (16, 1, 256), (8, 2, 96)]
+"""Query heads, kv heads, head_dim."""
+
+OPTIONS: list[dict[str, Any]] = [{}, {"window": 100}, {"softcap": 5.0}]
+
+CASES = [(SHAPES[0], option) for option in OPTIONS] + [
+    (shape, OPTIONS[index % 3]) for index, shape in enumerate(SHAPES[1:])
+]
+
+
+def _attend(
+    call: Callable[..., Any], arrays: tuple[Any, ...], precise: bool, **options: Any
+) -> tuple[Array, Array]:
+    """A kernel of layer 1, or its twin on float32 copies."""
+    if precise:
+        arrays = tuple(
+            x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in arrays
+        )
+    count = len(arrays) - 2
+    with jax.default_matmul_precision("highest" if precise else "default"):
+        return call(
+            *arrays[:count],
+            1,
+            *arrays[count:],
+            implementation="xla" if precise else "triton",
+            **options,
+        )
+
+
+_compiled = jax.jit(_attend, static_argnums=(0, 2), static_argnames=("window", "softcap"))
+
+
+def relative_error(call: Callable[..., Any], arrays: tuple[Any, ...], **options: Any) -> float:
+    """Error of a kernel's output against its twin's; infinite if a log-sum-exp is off."""
+    out, lse = _compiled(call, arrays, False, **options)
+    want, want_lse = _compiled(call, arrays, True, **options)
+    out, want = np.asarray(out, np.float64), np.asarray(want, np.float64)
+    seen = np.isfinite(np.asarray(want_lse))
+    lse_right = np.array_equal(seen, np.isfinite(np.asarray(lse)))
+    off = np.abs(np.asarray(lse) - np.asarray(want_lse))[seen]
+    if not np.isfinite(out).all() or not lse_right or (off.size and off.max() > 0.05):
+        return float("inf")
+    return float(np.linalg.norm(out - want) / max(np.linalg.norm(want), 1e-30))
+
+
+def _pools(kv_heads: int, head_dim: int, dtype: Any) -> tuple[Array, Array]:
+    shape = (2, BLOCKS, kv_heads, 16, head_dim)
+    keys = jax.random.split(jax.random.key(1))
+    return jax.random.normal(keys[0], shape, dtype), jax.random.normal(keys[1], shape, dtype)
+
+
+def _tree(rng: np.random.Generator, tokens: int = 300) -> Tree:
+    while True:
+        tree = random_tree(rng, LANES, tokens)
+        if tree.num_blocks <= BLOCKS and tree.table.shape[1] <= MAX_BLOCKS:
+            return tree.padded(MAX_BLOCKS, BLOCKS)
+
+
+def check_trees(count: int) -> dict[str, float]:
+    """Worst error by dtype over random trees with idle lanes, every shape and option in turn."""
+    worst = dict.fromkeys(BOUNDS, 0.0)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        dtype = ["bfloat16", "float16"][number % 2] if number % 28 else "float32"
+        (heads, kv_heads, head_dim), options = CASES[number // 2 % len(CASES)]
+        tree = _tree(rng)
+        q = jax.random.normal(jax.random.key(number), (LANES, heads, head_dim), dtype)
+        arrays = (q, *_pools(kv_heads, head_dim, dtype), tree.table, tree.length)
+        arrays = tuple(map(jnp.asarray, arrays))
+        worst[dtype] = max(worst[dtype], relative_error(tree_attention, arrays, **options))
+    return worst
+
+
+def check_prefill(count: int) -> dict[str, float]:
+    """Worst error by dtype of several new tokens over a cached prefix."""
+    worst = dict.fromkeys(BOUNDS, 0.0)
+    rng = np.random.default_rng(1)
+    for number in range(count):
+        dtype = list(BOUNDS)[number % 3]
+        (heads, kv_heads, head_dim), options = CASES[number % len(CASES)]
+        queries = [3, 40, 200][number % 3]
+        tree = _tree(rng)
+        rows = np.flatnonzero(tree.length > queries)[:4]
+        rows = np.resize(rows, 4) if rows.size else np.zeros(4, int)
+        start = np.maximum(tree.length[rows] - queries, 0).astype(np.int32)
+        q = jax.random.normal(jax.random.key(number), (4, queries, heads, head_dim), dtype)
+        arrays = (q, *_pools(kv_heads, head_dim, dtype), tree.table[rows], start)
+        error = relative_error(paged_prefill, tuple(map(jnp.asarray, arrays)), **options)
+        worst[dtype] = max(worst[dtype], error)
+    return worst
+
+
+def check_verify(count: int) -> dict[str, float]:
+    """Worst error by dtype of draft trees over a cached prefix."""
+    worst = dict.fromkeys(BOUNDS, 0.0)
+    rng = np.random.default_rng(2)
+    for number in range(count):
+        dtype = list(BOUNDS)[number % 3]
+        heads, kv_heads, head_dim = SHAPES[number % len(SHAPES)]
+        nodes = [5, 64][number % 2]
+        tree = _tree(rng)
+        parent = np.stack(
+            [[int(rng.integers(-1, node)) for node in range(nodes)] for _ in range(4)]
+        )
+        keys = jax.random.split(jax.random.key(number), 3)
+        draft = [
+            jax.random.normal(key, (4, nodes, n, head_dim), dtype)
+            for key, n in zip(keys, (heads, kv_heads, kv_heads), strict=True)
+        ]
+        seen = ancestor_mask(jnp.asarray(parent))
+        arrays = (*draft, seen, *_pools(kv_heads, head_dim, dtype), tree.table[:4], tree.length[:4])
+        error = relative_error(verify_attention, tuple(map(jnp.asarray, arrays)))
+        worst[dtype] = max(worst[dtype], error)
+    return worst
+
+
+def check_copies() -> bool:
+    """Whether copied blocks equal their sources, and nothing else changed."""
+    pools = _pools(2, 64, jnp.bfloat16)
+    source, destination = jnp.array([3, 7, 0, 9]), jnp.array([100, BLOCKS, 5, 101])
+    calls = [
+        jax.jit(partial(copy_blocks, implementation=name))(*pools, source, destination)
+        for name in ("triton", "xla")
+    ]
+    return all(bool(jnp.array_equal(a, b)) for a, b in zip(*calls, strict=True))
+
+
+def check_loop_memory() -> dict[str, float]:
+    """Peak device memory of a generating loop, over what lies there anyway, in pools."""
+    model = random_model("small", jnp.bfloat16)
+    config = CacheConfig(num_blocks=20_000, num_slots=64, max_context=512)
+    state = jax.jit(engine.init, static_argnames="config")(model, config=config)
+    pool_bytes = state.cache.pool.k.nbytes + state.cache.pool.v.nbytes
+
+    @partial(jax.jit, donate_argnums=1)
+    def search(model: Any, state: Any) -> Any:
+        state, ids = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
+        state, _ = engine.prefill(model, state, ids, jnp.ones((1, 37), jnp.int32), jnp.array([37]))
+        state, children = engine.fork(state, jnp.repeat(ids, 16))
+        state, out = engine.generate(model, state, children, GenerateConfig(48), GREEDY)
+        return state, out.tokens
+
+    compiled = search.lower(model, state).compile()
+    temporary = compiled.memory_analysis().temp_size_in_bytes
+    state, tokens = compiled(model, state)
+    kv.raise_errors(state.cache)
+    return {"temporary_bytes_over_pool": temporary / pool_bytes, "tokens": float(tokens.size)}
+
+
+def check_vmap() -> bool:
+    """Whether generating for several problems under `vmap` gives what a loop over them gives."""
+    model = random_model("small", jnp.float32)
+    config = CacheConfig(num_blocks=64, num_slots=8, max_context=128)
+    prompts = jax.random.randint(jax.random.key(3), (3, 21), 0, model.vocab_size)
+
+    def solve(prompt: Array) -> Array:
+        state = engine.init(model, config)
+        state, ids = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
+        state, _ = engine.prefill(model, state, ids, prompt[None], jnp.array([21]))
+        state, children = engine.fork(state, jnp.repeat(ids, 3))
+        first = jnp.arange(3)
+        state, _ = engine.advance(model, state, children, first)
+        return engine.generate(model, state, children, GenerateConfig(12), GREEDY)[1].tokens
+
+    with jax.default_matmul_precision("highest"):
+        mapped = jax.jit(jax.vmap(solve))(prompts)
+        alone = jnp.stack([jax.jit(solve)(prompt) for prompt in prompts])
+    return bool(jnp.array_equal(mapped, alone))
+
+
+def run(trees: int = 500) -> dict[str, Any]:
+    """All checks; the figures, and under "failed" the names of those out of bounds."""
+    result: dict[str, Any] = {
+        "trees": check_trees(trees),
+        "prefill": check_prefill(7),
+        "verify": check_verify(3),
+        "copies_equal": check_copies(),
+        "vmap_equals_loop": check_vmap(),
+        "loop_memory": check_loop_memory(),
+    }
+    failed = [
+        f"{name} {dtype}"
+        for name in ("trees", "prefill", "verify")
+        for dtype, error in result[name].items()
+        if not error <= BOUNDS[dtype]
+    ]
+    failed += [name for name in ("copies_equal", "vmap_equals_loop") if not result[name]]
+    if result["loop_memory"]["temporary_bytes_over_pool"] > 0.5:
+        failed.append("loop_memory")
+    return result | {"random_trees": trees, "failed": failed}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the figures as JSON; 1 if a check failed, 2 without a GPU."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trees", type=int, default=500)
+    options = parser.parse_args(arguments)
+    if jax.default_backend() != "gpu":
+        print(f"the kernels run on a GPU; this is {jax.default_backend()}", file=sys.stderr)
+        return 2
+    result = run(options.trees)
+    print(json.dumps(result, indent=1))
+    return 1 if result["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

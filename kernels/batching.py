@@ -1,0 +1,50 @@
+"""Folding a mapped axis away, so that one launch of a kernel serves a whole `vmap`.
+
+A kernel's lanes (or rows) of all problems become the lanes of one call. Pools that differ between
+problems [size, layers, blocks, ...] are the same memory as one pool [size * layers, blocks, ...]
+whose problem p has the block ids of problem 0 plus p * layers * blocks: nothing is copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+
+def batch(array: Array, batched: bool, size: int) -> Array:
+    """The array with a leading axis of problems, repeated if it has none."""
+    return array if batched else jnp.broadcast_to(array, (size, *array.shape))
+
+
+def fold(array: Array, batched: bool, size: int) -> Array:
+    """[size, n, ...], or [n, ...] for every problem, as [size * n, ...]."""
+    array = batch(array, batched, size)
+    return array.reshape(-1, *array.shape[2:])
+
+
+def unfold(array: Array, size: int) -> Array:
+    """[size * n, ...] as [size, n, ...]."""
+    return array.reshape(size, -1, *array.shape[1:])
+
+
+def fold_pool(pool: Array) -> Array:
+    """[size, layers, blocks, ...] as [size * layers, blocks, ...]."""
+    return pool.reshape(-1, *pool.shape[2:])
+
+
+def fold_blocks(ids: Array, pool: Array, limit: int) -> Array:
+    """Block ids [size, n, ...] into `fold_pool` of [size, layers, blocks, ...], as [size * n, ...].
+
+    Ids outside [0, limit) name no block: negative ones become −1, others `size * layers * blocks`.
+    """
+    size, stride = pool.shape[0], pool.shape[1] * pool.shape[2]
+    first = stride * jnp.arange(size, dtype=ids.dtype).reshape(-1, *[1] * (ids.ndim - 1))
+    moved = jnp.where(ids < limit, ids + first, size * stride)
+    return jnp.where(ids < 0, -1, moved).reshape(-1, *ids.shape[2:])
+
+
+def any_batched(*flags: Any) -> bool:
+    """Whether one of several operands, some of them absent, has the mapped axis."""
+    return any(flag is True for flag in flags)

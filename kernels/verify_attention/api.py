@@ -1,0 +1,88 @@
+"""The public call of verify attention."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from dendrite_jax.kernels.dispatch import choose_implementation
+from dendrite_jax.kernels.verify_attention import reference
+
+MAX_NODES = 64
+"""Most draft tokens of a branch."""
+
+
+def ancestor_mask(parent: Array) -> Array:
+    """Which draft nodes each one sees: itself and its ancestors.
+
+    Args:
+      parent: i32[branches, nodes], the node that each continues, before it in the order; negative
+        for one that continues the branch itself.
+
+    Returns:
+      bool[branches, nodes, nodes], row i true where node i sees node j.
+    """
+    nodes = parent.shape[1]
+    number = jnp.arange(nodes)
+    seen = (number[:, None] == number) | (parent[:, :, None] == number)
+    for _ in range((nodes - 1).bit_length()):  # each round doubles how far back a node sees
+        seen = jnp.einsum("bij,bjk->bik", seen.astype(jnp.float32), seen.astype(jnp.float32)) > 0
+    return seen
+
+
+def verify_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    seen: Array,
+    k_pool: Array,
+    v_pool: Array,
+    layer: int,
+    table: Array,
+    length: Array,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+    implementation: str | None = None,
+) -> tuple[Array, Array]:
+    """Attention of a tree of draft tokens a branch over its cached prefix and over their ancestors.
+
+    The tree attention of speculative decoding (SpecInfer, Miao et al. 2023). The draft's keys and
+    values are not in the pool: only the accepted path needs to be appended afterwards. A prefix
+    that branches share is read once for all of them.
+
+    Args:
+      q: [branches, nodes, heads, head_dim], after rotary embedding at each node's own position.
+      k, v: [branches, nodes, kv_heads, head_dim], the draft tokens' keys and values.
+      seen: bool[branches, nodes, nodes], whether node i sees node j; see `ancestor_mask`.
+      k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim].
+      layer: which layer of the pool to read.
+      table: i32[branches, max_blocks], the physical block of each logical block, −1 for none.
+      length: i32[branches], cached tokens, all of which every node sees.
+      scale: multiplies the scores; 1/sqrt(head_dim) when None.
+      softcap: scores become `softcap * tanh(scores / softcap)`; None leaves them.
+      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
+
+    Returns:
+      The output [branches, nodes, heads, head_dim] in q's dtype, and the log-sum-exp of the scores
+      f32[branches, nodes, heads]. A node that sees nothing gives zeros and −inf.
+
+    Raises:
+      ValueError: a branch has more than MAX_NODES nodes, or `seen` does not fit them.
+      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
+    """
+    nodes = q.shape[1]
+    if nodes > MAX_NODES:
+        raise ValueError(f"q has {nodes} draft nodes a branch; at most {MAX_NODES} are taken")
+    if seen.shape != (q.shape[0], nodes, nodes):
+        raise ValueError(f"seen has shape {seen.shape}, not {(q.shape[0], nodes, nodes)}")
+    if scale is None:
+        scale = q.shape[-1] ** -0.5
+    compute = reference.verify_attention
+    if choose_implementation(implementation) == "triton":
+        from dendrite_jax.kernels.verify_attention import gpu
+
+        compute = gpu.verify_attention
+    return compute(
+        q, k, v, seen, k_pool, v_pool, layer, table, length, scale=scale, softcap=softcap
+    )
