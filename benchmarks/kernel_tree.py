@@ -46,15 +46,16 @@ def _repeats(pools: Any) -> int:
 
 
 def _ours(q: Array, pools: Any, table: Array, length: Array, plan: Plan) -> Array:
+    k_pool, v_pool = pools
     for index in range(_repeats(pools)):
-        q, _ = tree_attention(q, *pools, index % pools[0].shape[0], table, length, plan=plan)
+        q, _ = tree_attention(q, k_pool, v_pool, index % len(k_pool), table, length, plan=plan)
     return q
 
 
 def _planning(table: Array, pools: Any, length: Array, heads: int) -> Array:
     """One plan, of which something depends on every part."""
     plan = make_plan(table, length, pools[0], heads)
-    total = sum(jnp.sum(part) for part in jax.tree.leaves(plan))
+    total = jnp.sum(jnp.stack([jnp.sum(part) for part in jax.tree.leaves(plan)]))
     return table + (total == -1).astype(table.dtype)
 
 

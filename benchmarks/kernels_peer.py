@@ -219,8 +219,8 @@ def _run(heads: list[list[int]], own_choice: bool) -> dict[str, Any]:
                     outputs[mode] = wrapper.run(q, caches[0]).float()
                 except Exception as error:
                     row[mode] = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
-            first = next(iter(outputs.values()), None)
             for mode, output in outputs.items():
+                first = next(iter(outputs.values()))
                 row[mode]["differs"] = float((output - first).norm() / first.norm())
             rows.append(row)
             del caches

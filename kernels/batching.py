@@ -45,6 +45,21 @@ def fold_blocks(ids: Array, pool: Array, limit: int) -> Array:
     return jnp.where(ids < 0, -1, moved).reshape(-1, *ids.shape[2:])
 
 
+def fold_cache(
+    k_pool: Array, v_pool: Array, table: Array, batched: tuple[bool, bool, bool], size: int
+) -> tuple[Array, Array, Array]:
+    """Both pools and a block table [n, max_blocks] as one problem's, each mapped or not.
+
+    Pools that no problem has for itself stay as they are, and tables keep their block ids.
+    """
+    table = batch(table, batched[2], size)
+    if not any(batched[:2]):
+        return k_pool, v_pool, table.reshape(-1, table.shape[-1])
+    k_pool, v_pool = batch(k_pool, batched[0], size), batch(v_pool, batched[1], size)
+    table = fold_blocks(table, k_pool, k_pool.shape[1] * k_pool.shape[2])
+    return fold_pool(k_pool), fold_pool(v_pool), table
+
+
 def any_batched(*flags: Any) -> bool:
     """Whether one of several operands, some of them absent, has the mapped axis."""
     return any(flag is True for flag in flags)

@@ -13,7 +13,9 @@ from dendrite_jax.kernels.dispatch import UnsupportedError
 BLOCK_SIZE = 16
 """Tokens in a block of the pool that the Triton kernels read."""
 HEAD_DIMS = (64, 96, 128, 256)
+"""Elements of a head that the attention kernels were written for."""
 DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
+"""Dtypes of the pool and of weights that the kernels read."""
 
 
 def check_pool(num_heads: int, k_pool: Array) -> None:
@@ -90,6 +92,11 @@ def prefetch_groups(array: Array | None, most_bytes: int) -> int:
     from dendrite_jax.kernels.prefetch import GROUP_BYTES
 
     return 0 if array is None else min(array.nbytes, most_bytes) // GROUP_BYTES
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least `n`; Triton's blocks have such sizes."""
+    return 1 << (n - 1).bit_length()
 
 
 def array_type(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:

@@ -10,7 +10,7 @@ from jax.custom_batching import custom_vmap
 
 from dendrite_jax.kernels.batching import batch, fold_blocks, fold_pool
 from dendrite_jax.kernels.copy_blocks import triton as kernels
-from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.launch import array_type, launch, power_of_two
 
 CHUNK = 4096
 """Elements that a program copies at a time."""
@@ -54,7 +54,7 @@ def copy_blocks(
             num_warps=4,
             aliases={0: 0, 1: 1},
             SIZE=size,
-            CHUNK=min(CHUNK, 1 << (size - 1).bit_length()),
+            CHUNK=min(CHUNK, power_of_two(size)),
         )
 
     @copy.def_vmap

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from dendrite_jax.kernels.batching import any_batched, batch, fold, fold_blocks, fold_pool, unfold
-from dendrite_jax.kernels.launch import array_type, check_pool, launch
+from dendrite_jax.kernels.batching import fold, fold_cache, unfold
+from dendrite_jax.kernels.launch import array_type, check_pool, launch, power_of_two
 from dendrite_jax.kernels.paged_prefill import triton as kernels
 from dendrite_jax.kernels.paged_prefill.shapes import PrefillTiles, prefill_tiles
 
@@ -48,13 +48,7 @@ def paged_prefill(
         size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, table: Any, start: Any
     ) -> Any:
         q, start = fold(q, batched[0], size), fold(start, batched[4], size)
-        table = batch(table, batched[3], size)
-        if any_batched(*batched[1:3]):
-            k_pool, v_pool = batch(k_pool, batched[1], size), batch(v_pool, batched[2], size)
-            table = fold_blocks(table, k_pool, k_pool.shape[1] * k_pool.shape[2])
-            k_pool, v_pool = fold_pool(k_pool), fold_pool(v_pool)
-        else:
-            table = table.reshape(-1, table.shape[-1])
+        k_pool, v_pool, table = fold_cache(k_pool, v_pool, table, batched[1:4], size)
         out = paged_prefill(
             q,
             k_pool,
@@ -112,7 +106,7 @@ def _launch(
         KV_HEADS=kv_heads,
         G=group,
         D=head_dim,
-        DIM=1 << (head_dim - 1).bit_length(),
+        DIM=power_of_two(head_dim),
         PRECISION="ieee",
         ROWS=tiles.rows,
         KEYS=tiles.keys,

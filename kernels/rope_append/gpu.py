@@ -9,7 +9,7 @@ from jax.custom_batching import custom_vmap
 
 from dendrite_jax.kernels.batching import any_batched, batch, fold, fold_blocks, fold_pool, unfold
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, launch
+from dendrite_jax.kernels.launch import array_type, launch, power_of_two
 from dendrite_jax.kernels.rope_append import triton as kernels
 
 HEAD_TILE = 8
@@ -57,11 +57,12 @@ def rope_append(
         qkv, rope, norms, block, offset = rest
         if any_batched(*batched[4]):
             raise UnsupportedError("rope_append under vmap takes one q_norm and k_norm for all")
-        shape = (size, *k_pool.shape[1:]) if batched[0] else (size, *k_pool.shape)
         k_pool, v_pool = batch(k_pool, batched[0], size), batch(v_pool, batched[1], size)
+        shape = k_pool.shape
+        cos, sin = (fold(part, flag, size) for part, flag in zip(rope, batched[3], strict=True))
         queries, k_pool, v_pool = rope_append(
             fold(qkv, batched[2], size),
-            tuple(fold(part, flag, size) for part, flag in zip(rope, batched[3], strict=True)),
+            (cos, sin),
             fold_pool(k_pool),
             fold_pool(v_pool),
             layer,
@@ -70,7 +71,7 @@ def rope_append(
             q_norm=norms[0],
             k_norm=norms[1],
             eps=eps,
-            limit=size * k_pool.shape[1] * k_pool.shape[2],
+            limit=size * shape[1] * shape[2],
         )
         outputs = unfold(queries, size), k_pool.reshape(shape), v_pool.reshape(shape)
         return outputs, (True, True, True)
@@ -118,6 +119,6 @@ def _launch(
         KV_HEADS=kv_heads,
         BLOCK_SIZE=block_size,
         D=head_dim,
-        HALF=1 << (head_dim // 2 - 1).bit_length(),
+        HALF=power_of_two(head_dim // 2),
         HEAD_TILE=HEAD_TILE,
     )

@@ -11,7 +11,13 @@ from jax.custom_batching import custom_vmap
 
 from dendrite_jax.kernels.batching import any_batched, fold, unfold
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, launch, prefetch_groups
+from dendrite_jax.kernels.launch import (
+    DTYPES,
+    array_type,
+    launch,
+    power_of_two,
+    prefetch_groups,
+)
 from dendrite_jax.kernels.skinny_matmul import reference
 from dendrite_jax.kernels.skinny_matmul import triton as kernels
 from dendrite_jax.kernels.skinny_matmul.shapes import (
@@ -45,7 +51,7 @@ def skinny_matmul(
     fixed: dict[str, Any] = {"eps": eps, "swiglu": swiglu, "out_dtype": out_dtype}
 
     @custom_vmap
-    def product(x: Array, residual: Array | None, shared: dict[str, Array | None]) -> Array:
+    def product(x: Array, residual: Array | None, shared: dict[str, Any]) -> Array:
         return _launch(x, residual=residual, blocks=blocks, **shared, **fixed)
 
     @product.def_vmap
@@ -64,7 +70,7 @@ def skinny_matmul(
         compute = skinny_matmul if x.shape[0] <= MAX_ROWS else reference.skinny_matmul
         return unfold(compute(x, residual=residual, **shared, **fixed), size), True
 
-    shared = {"weight": weight, "norm": norm, "bias": bias, "prefetch": prefetch}
+    shared: dict[str, Any] = {"weight": weight, "norm": norm, "bias": bias, "prefetch": prefetch}
     return product(x, residual, shared)
 
 
@@ -86,10 +92,10 @@ def _launch(
     outputs = weight.shape[0] // (2 if swiglu else 1)
     if rows > MAX_ROWS:
         raise UnsupportedError(f"x has {rows} rows; the kernel takes at most {MAX_ROWS}")
-    if weight.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
+    if weight.dtype not in DTYPES:
         raise UnsupportedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
     if rows == 1 and not isinstance(blocks, TileBlocks):
-        blocks = blocks or row_blocks(outputs, depth, swiglu)
+        blocks = blocks or row_blocks(depth)
         return launch(
             x,
             weight,
@@ -136,7 +142,6 @@ def _tiled(
             f"{blocks.columns}, at least 16"
         )
     split = blocks.splits > 1
-    tile = max(16, 1 << (rows - 1).bit_length())
     y = launch(
         x.astype(weight.dtype),
         weight,
@@ -153,7 +158,7 @@ def _tiled(
         K=depth,
         SWIGLU=swiglu,
         SPLITS=blocks.splits,
-        BLOCK_M=tile,
+        BLOCK_M=max(16, power_of_two(rows)),
         BLOCK_N=blocks.rows,
         BLOCK_K=blocks.columns,
         AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),

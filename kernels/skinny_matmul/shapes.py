@@ -8,7 +8,7 @@ MAX_ROWS = 64
 """Most rows of x; beyond, XLA's own products are as fast."""
 
 PREFETCH_BYTES = 8 * 2**20
-"""Most bytes that a product of one row prefetches of the next weight."""
+"""Most bytes that a product prefetches of the next weight."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class TileBlocks:
     stages: int = 4
 
 
-def row_blocks(outputs: int, depth: int, swiglu: bool) -> RowBlocks:
-    """Tile sizes for a product of one row with [outputs, depth]."""
+def row_blocks(depth: int) -> RowBlocks:
+    """Tile sizes for a product of one row with a weight of `depth` columns."""
     if depth < 1024:
         return RowBlocks(rows=4, chunk=256)
     if depth <= 8192:

@@ -3,8 +3,8 @@
 A decode step multiplies a few rows with every weight of the model once, so its time is the time of
 reading the weights. `row_kernel` multiplies one row: each program streams a few rows of the weight
 through registers and keeps no shared memory, so that many programs fit a multiprocessor and their
-loads overlap. `tile_kernel` multiplies up to a few hundred rows on the tensor cores with the weight
-as the tall operand, which is the side that wgmma wants 64 rows of.
+loads overlap. `tile_kernel` multiplies several rows on the tensor cores with the weight as the tall
+operand, which is the side that wgmma wants 64 rows of.
 """
 
 from __future__ import annotations

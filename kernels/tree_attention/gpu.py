@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from dendrite_jax.kernels.batching import any_batched, batch, fold, fold_blocks, fold_pool, unfold
-from dendrite_jax.kernels.launch import array_type, check_pool, launch
+from dendrite_jax.kernels.batching import any_batched, fold, fold_cache, unfold
+from dendrite_jax.kernels.launch import array_type, check_pool, launch, power_of_two
 from dendrite_jax.kernels.tree_attention import triton as kernels
 from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles, tree_tiles
+from dendrite_jax.kernels.tree_attention.triton_merge import merge_kernel
 
 
 def tiles_for(num_heads: int, k_pool: Array, lanes: int) -> TreeTiles:
@@ -74,15 +75,8 @@ def tree_attention(
     @attend.def_vmap
     def _mapped(size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, *rest: Any) -> Any:
         table, length, plan = rest
-        blocks = named_blocks
-        table = batch(table, batched[3], size)
-        if any_batched(*batched[1:3]):
-            k_pool, v_pool = batch(k_pool, batched[1], size), batch(v_pool, batched[2], size)
-            table = fold_blocks(table, k_pool, k_pool.shape[1] * k_pool.shape[2])
-            k_pool, v_pool = fold_pool(k_pool), fold_pool(v_pool)
-            blocks *= size
-        else:
-            table = table.reshape(-1, table.shape[-1])
+        blocks = named_blocks * (size if any_batched(*batched[1:3]) else 1)
+        k_pool, v_pool, table = fold_cache(k_pool, v_pool, table, batched[1:4], size)
         q, length = fold(q, batched[0], size), fold(length, batched[4], size)
         plan = make_plan(table, length, k_pool, q.shape[1], plan.window, blocks)
         out = tree_attention(
@@ -125,7 +119,7 @@ def _launch(
         "KV_HEADS": num_kv_heads,
         "G": plan.group,
         "D": head_dim,
-        "DIM": 1 << (head_dim - 1).bit_length(),
+        "DIM": power_of_two(head_dim),
         "WIDE": wide_tiles > 0,
         "WIDE_LANES": wide_lanes,
         "WIDE_ROWS": tiles.wide_rows,
@@ -174,7 +168,7 @@ def _launch(
         lanes,
         wide_tiles,
         narrow_base,
-        kernel=kernels.merge_kernel,
+        kernel=merge_kernel,
         grid=(narrow_tiles * tiles.narrow_rows // tiles.merge_rows, num_kv_heads),
         out_type=(
             array_type(q.shape, q.dtype),
