@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import jax
 
 IMPLEMENTATIONS = ("triton", "xla")
@@ -26,15 +28,22 @@ def choose_implementation(requested: str | None) -> str:
 
     Raises:
       ValueError: for an unknown name.
-      UnsupportedError: for None on a platform that no implementation was written for.
+      UnsupportedError: for None on a platform that no implementation was written for, and for
+        "triton" where Triton is not installed.
     """
-    if requested is None:
-        platform = jax.default_backend()
-        if platform not in _BY_PLATFORM:
-            raise UnsupportedError(
-                f"no kernels for platform {platform!r}: they exist for {sorted(_BY_PLATFORM)}"
-            )
-        return _BY_PLATFORM[platform]
-    if requested not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation {requested!r} is not one of {IMPLEMENTATIONS}")
-    return requested
+    chosen = _platform_implementation() if requested is None else requested
+    if chosen not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation {chosen!r} is not one of {IMPLEMENTATIONS}")
+    if chosen == "triton" and importlib.util.find_spec("triton") is None:
+        raise UnsupportedError("implementation 'triton': Triton is not installed")
+    return chosen
+
+
+def _platform_implementation() -> str:
+    """The implementation of the default backend's platform."""
+    platform = jax.default_backend()
+    if platform not in _BY_PLATFORM:
+        raise UnsupportedError(
+            f"no kernels for platform {platform!r}: they exist for {sorted(_BY_PLATFORM)}"
+        )
+    return _BY_PLATFORM[platform]

@@ -36,6 +36,7 @@ def violations(cache: Cache) -> Violations:
     covered = -(-cache.length // cache.block_size)  # blocks that each branch must hold
     held = table != NO_BLOCK
     live_held = held & cache.alive[:, None]
+    missing = jnp.any(~held & (column < covered[:, None]), axis=1)
     named = jnp.zeros(blocks, jnp.int32).at[jnp.where(live_held, table, blocks)].add(1, mode="drop")
     guard = pool.ref_count >= GUARD_COUNT
     intact = (
@@ -46,7 +47,7 @@ def violations(cache: Cache) -> Violations:
     return Violations(
         count_differs=jnp.any(jnp.where(guard, GUARD_COUNT, 0) + named != pool.ref_count),
         table_out_of_range=jnp.any(live_held & ((table < 0) | (table >= blocks))),
-        uncovered_length=jnp.any(cache.alive[:, None] & ~held & (column < covered[:, None])),
+        uncovered_length=jnp.any(cache.alive & (missing | (cache.length > cache.max_context))),
         excess_block=jnp.any(held & (column >= covered[:, None])),
         guard_damaged=jnp.any(guard & ~intact),
     )

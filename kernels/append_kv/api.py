@@ -5,6 +5,7 @@ from __future__ import annotations
 from jax import Array
 
 from dendrite_jax.kernels.append_kv import reference
+from dendrite_jax.kernels.checks import check_pools
 
 
 def append_kv(
@@ -28,5 +29,15 @@ def append_kv(
 
     Returns:
       The updated pools.
+
+    Raises:
+      ValueError: shapes that do not fit together.
     """
+    check_pools(k_pool, v_pool, layer)
+    wanted = (*block.shape, k_pool.shape[2], k_pool.shape[4])
+    if k.shape != wanted or v.shape != wanted or offset.shape != block.shape:
+        raise ValueError(
+            f"k {k.shape}, v {v.shape} and offset {offset.shape} do not fit block {block.shape} "
+            f"and pools of {k_pool.shape[2]} kv heads of {k_pool.shape[4]}"
+        )
     return reference.append_kv(k_pool, v_pool, layer, k, v, block, offset)

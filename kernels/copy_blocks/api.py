@@ -5,6 +5,7 @@ from __future__ import annotations
 from jax import Array
 
 from dendrite_jax.kernels.copy_blocks import reference
+from dendrite_jax.kernels.checks import check_pools
 from dendrite_jax.kernels.dispatch import choose_implementation
 
 
@@ -29,8 +30,12 @@ def copy_blocks(
       The updated pools.
 
     Raises:
+      ValueError: shapes that do not fit together.
       UnsupportedError: the Triton kernel cannot be launched here.
     """
+    check_pools(k_pool, v_pool, 0)
+    if source.ndim != 1 or destination.shape != source.shape:
+        raise ValueError(f"source {source.shape} and destination {destination.shape} are not [n]")
     if choose_implementation(implementation) == "triton":
         from dendrite_jax.kernels.copy_blocks import gpu
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from jax import Array
 
+from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.paged_prefill import reference
 
@@ -45,8 +46,15 @@ def paged_prefill(
       f32[rows, queries, heads]. A query that sees nothing gives zeros and −inf.
 
     Raises:
+      ValueError: shapes or options that do not fit together.
       UnsupportedError: the Triton kernel lacks the head_dim, block size or dtype.
     """
+    if q.ndim != 4:
+        raise ValueError(f"q has shape {q.shape}, not [rows, queries, heads, head_dim]")
+    check_pools(k_pool, v_pool, layer)
+    check_heads("q", q.shape, k_pool)
+    check_rows(q.shape[0], table=table, start=start)
+    check_options(window, softcap)
     if scale is None:
         scale = q.shape[-1] ** -0.5
     compute: Callable[..., tuple[Array, Array]] = reference.paged_prefill

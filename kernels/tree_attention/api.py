@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jax import Array
 
+from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.tree_attention import reference
 from dendrite_jax.kernels.tree_attention.plan import Plan
@@ -78,9 +79,11 @@ def tree_attention(
       f32[lanes, heads]. An idle lane gives zeros and −inf.
 
     Raises:
-      ValueError: the plan was made for another window or another number of heads.
+      ValueError: shapes or options that do not fit together, or a plan that was made for another
+        window or another number of heads.
       UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
     """
+    _check(q, k_pool, v_pool, layer, table, length, window, softcap)
     if scale is None:
         scale = q.shape[-1] ** -0.5
     if choose_implementation(implementation) == "xla":
@@ -100,3 +103,22 @@ def tree_attention(
     return gpu.tree_attention(
         q, k_pool, v_pool, layer, table, length, plan, scale=scale, softcap=softcap
     )
+
+
+def _check(
+    q: Array,
+    k_pool: Array,
+    v_pool: Array,
+    layer: int,
+    table: Array,
+    length: Array,
+    window: int | None,
+    softcap: float | None,
+) -> None:
+    """Raises ValueError for arguments that do not fit together."""
+    if q.ndim != 3:
+        raise ValueError(f"q has shape {q.shape}, not [lanes, heads, head_dim]")
+    check_pools(k_pool, v_pool, layer)
+    check_heads("q", q.shape, k_pool)
+    check_rows(q.shape[0], table=table, length=length)
+    check_options(window, softcap)

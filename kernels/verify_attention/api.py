@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.verify_attention import reference
 
@@ -68,14 +69,10 @@ def verify_attention(
       f32[branches, nodes, heads]. A node that sees nothing gives zeros and −inf.
 
     Raises:
-      ValueError: a branch has more than MAX_NODES nodes, or `seen` does not fit them.
+      ValueError: a branch has more than MAX_NODES nodes, or shapes do not fit together.
       UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
     """
-    nodes = q.shape[1]
-    if nodes > MAX_NODES:
-        raise ValueError(f"q has {nodes} draft nodes a branch; at most {MAX_NODES} are taken")
-    if seen.shape != (q.shape[0], nodes, nodes):
-        raise ValueError(f"seen has shape {seen.shape}, not {(q.shape[0], nodes, nodes)}")
+    _check(q, k, v, seen, k_pool, v_pool, layer, table, length, softcap)
     if scale is None:
         scale = q.shape[-1] ** -0.5
     compute = reference.verify_attention
@@ -86,3 +83,32 @@ def verify_attention(
     return compute(
         q, k, v, seen, k_pool, v_pool, layer, table, length, scale=scale, softcap=softcap
     )
+
+
+def _check(
+    q: Array,
+    k: Array,
+    v: Array,
+    seen: Array,
+    k_pool: Array,
+    v_pool: Array,
+    layer: int,
+    table: Array,
+    length: Array,
+    softcap: float | None,
+) -> None:
+    """Raises ValueError for arguments that do not fit together."""
+    if q.ndim != 4:
+        raise ValueError(f"q has shape {q.shape}, not [branches, nodes, heads, head_dim]")
+    branches, nodes, _, _ = q.shape
+    if nodes > MAX_NODES:
+        raise ValueError(f"q has {nodes} draft nodes a branch; at most {MAX_NODES} are taken")
+    check_pools(k_pool, v_pool, layer)
+    check_heads("q", q.shape, k_pool)
+    draft = (branches, nodes, k_pool.shape[2], k_pool.shape[4])
+    wanted = {"k": (k, draft), "v": (v, draft), "seen": (seen, (branches, nodes, nodes))}
+    for name, (array, shape) in wanted.items():
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+    check_rows(branches, table=table, length=length)
+    check_options(None, softcap)

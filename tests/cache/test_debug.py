@@ -73,6 +73,13 @@ DAMAGES: dict[str, tuple[Callable[[Cache], Cache], set[str]]] = {
         lambda c: c.replace(length=c.length.at[ROOT].set(9)),
         {"uncovered_length"},
     ),
+    "a length over capacity": (
+        lambda c: c.replace(
+            table=c.table.at[ROOT].set(c.table[ROOT, 0]),
+            length=c.length.at[ROOT].set(c.max_context + 1),
+        ),
+        {"uncovered_length", "count_differs"},
+    ),
     "a block beyond the length": (
         lambda c: c.replace(length=c.length.at[ROOT].set(4)),
         {"excess_block"},
