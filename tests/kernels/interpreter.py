@@ -6,6 +6,8 @@ import os
 
 os.environ["TRITON_INTERPRET"] = "1"  # read by triton when a kernel is defined
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -13,12 +15,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+import triton.language as tl
+from triton.runtime.interpreter import TensorHandle, interpreter_builder
 
 from dendrite_jax.kernels.copy_blocks import gpu as copy_blocks
 from dendrite_jax.kernels.paged_prefill import gpu as paged_prefill
 from dendrite_jax.kernels.rope_append import gpu as rope_append
 from dendrite_jax.kernels.skinny_matmul import gpu as skinny_matmul
 from dendrite_jax.kernels.tree_attention import gpu as tree_attention
+
+_plain_dot = interpreter_builder.create_dot
 
 LAUNCHERS = (copy_blocks, paged_prefill, rope_append, skinny_matmul, tree_attention)
 
@@ -28,6 +34,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Triton launch goes to the interpreter instead of a CUDA device."""
     for module in LAUNCHERS:
         monkeypatch.setattr(module, "launch", launch)
+    monkeypatch.setattr(interpreter_builder, "create_dot", _dot)
 
 
 def launch(
@@ -59,6 +66,34 @@ def launch(
         return jax.tree.unflatten(structure, results)
 
     return jax.pure_callback(run, out_type, *arrays.values())
+
+
+def _dot(a: Any, b: Any, addend: Any, *precision: Any) -> Any:
+    """The interpreter's own product, but for bfloat16, which it would take for integers."""
+    a, b = (
+        TensorHandle(x.data.view(ml_dtypes.bfloat16).astype(np.float32), tl.float32)
+        if x.data.dtype == np.uint16
+        else x
+        for x in (a, b)
+    )
+    return _plain_dot(a, b, addend, *precision)
+
+
+@contextmanager
+def recorded_loads(dimensions: int) -> Iterator[list[np.ndarray]]:
+    """The unmasked values of every load of blocks with so many dimensions, in order."""
+    loads: list[np.ndarray] = []
+    load = interpreter_builder.create_masked_load
+
+    def record(pointers: Any, mask: Any, *rest: Any) -> Any:
+        loaded = load(pointers, mask, *rest)
+        if loaded.data.ndim == dimensions:
+            loads.append(loaded.data[mask.data])
+        return loaded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter_builder, "create_masked_load", record)
+        yield loads
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

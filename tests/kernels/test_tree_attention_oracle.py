@@ -1,0 +1,93 @@
+"""Tree attention by the interpreted Triton kernels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dendrite_jax.benchmarks.trees import levels_tree
+from dendrite_jax.kernels.dispatch import UnsupportedError
+from dendrite_jax.kernels.tree_attention import gpu, make_plan, tree_attention
+from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
+from kernels.interpreter import interpreted, recorded_loads  # noqa: F401
+from kernels.tree_suite import LAYER, SHARED, Case, TreeAttentionSuite, operands, padded
+
+
+def small_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTiles:
+    """Tiles of few lanes and keys, so that small trees have several of each kind."""
+    narrow = max(16, 1 << (group - 1).bit_length())
+    return TreeTiles(
+        wide_rows=2 * narrow,
+        wide_keys=32,
+        narrow_rows=narrow,
+        narrow_keys=32,
+        programs=4,
+        tile_cost=3,
+        least_work=1,
+        merge_rows=8,
+        merge_pieces=2,
+    )
+
+
+class TestTriton(TreeAttentionSuite):
+    implementation = "triton"
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gpu, "tree_tiles", small_tiles)
+
+
+@pytest.mark.parametrize("lanes", [2, 12])
+def test_every_block_is_read_once_however_many_lanes_share_it(lanes: int) -> None:
+    """Elements of the pools are numbered, queries negative: the values loaded tell what is read."""
+    tree = padded(levels_tree((1, 2, lanes), (40, 20, 9)))
+    q, k, v = operands(Case(SHARED))
+    k = jnp.arange(k.size, dtype=jnp.float32).reshape(k.shape)
+    q = -jnp.ones_like(q)
+    compute = jax.jit(partial(tree_attention, implementation="triton"), static_argnums=3)
+    with recorded_loads(dimensions=2) as loads:
+        out = compute(q, k, -jnp.ones_like(v), LAYER, tree.table, tree.length)
+        jax.block_until_ready(out)
+    values = np.concatenate([load.ravel() for load in loads])
+    reads = Counter(values[values > 0].astype(int).tolist())
+    per_block = k[0, 0].size
+    assert set(reads.values()) == {1}
+    blocks = {number // per_block - LAYER * k.shape[1] for number in reads}
+    assert blocks == tree.unique_blocks()
+    assert len(reads) == len(blocks) * per_block
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "reason"),
+    [
+        ((2, 4, 1, 16, 80), "float32", "head_dim 80: the kernel takes one of"),
+        ((2, 4, 1, 32, 64), "float32", "block size 32: the kernel reads 16"),
+        ((2, 4, 1, 16, 64), "float8_e4m3fn", "pool dtype float8_e4m3fn: the kernel takes bf16"),
+    ],
+)
+def test_refuses_what_the_kernels_lack(shape: tuple[int, ...], dtype: str, reason: str) -> None:
+    pool = jnp.zeros(shape, dtype)
+    q, table, length = jnp.zeros((3, 4, shape[-1])), jnp.zeros((3, 2), int), jnp.ones(3, int)
+    message = rf"{reason}.*; implementation='xla' runs the plain-XLA twin instead"
+    with pytest.raises(UnsupportedError, match=message):
+        tree_attention(q, pool, pool, 0, table, length, implementation="triton")
+    with pytest.raises(UnsupportedError, match=message):
+        make_plan(table, length, pool, 4, implementation="triton")
+
+
+def test_refuses_a_plan_of_another_window() -> None:
+    tree = padded(SHARED)
+    q, k, v = operands(Case(SHARED))
+    arrays = jnp.asarray(tree.table), jnp.asarray(tree.length)
+
+    def attend(table: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+        plan = make_plan(table, length, k, q.shape[1], window=8, implementation="triton")
+        return tree_attention(q, k, v, LAYER, table, length, plan=plan, implementation="triton")
+
+    with pytest.raises(ValueError, match="the plan is for window 8 and 4 query heads a kv head"):
+        jax.eval_shape(attend, *arrays)
