@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jax import Array
 
-from dendrite_jax.kernels.copy_blocks import reference
 from dendrite_jax.kernels.checks import check_pools
+from dendrite_jax.kernels.copy_blocks import reference
 from dendrite_jax.kernels.dispatch import choose_implementation
 
 

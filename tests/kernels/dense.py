@@ -93,7 +93,7 @@ def assert_close(
     assert got[0].dtype == dtype
     assert np.isfinite(out).all()
     assert not out[np.isneginf(want[1])].any()  # what sees nothing gives zeros
-    error = np.linalg.norm(out - want[0]) / max(np.linalg.norm(want[0]), 1e-30)
+    error = float(np.linalg.norm(out - want[0])) / max(float(np.linalg.norm(want[0])), 1e-30)
     assert error <= bound
     np.testing.assert_allclose(np.asarray(got[1]), want[1], rtol=0, atol=10 * bound)
 
