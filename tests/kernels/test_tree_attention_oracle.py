@@ -13,25 +13,16 @@ import pytest
 from dendrite_jax.benchmarks.trees import levels_tree
 from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.tree_attention import gpu, make_plan, tree_attention
-from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 from kernels.interpreter import interpreted, recorded_loads  # noqa: F401
-from kernels.tree_suite import LAYER, SHARED, Case, TreeAttentionSuite, operands, padded
-
-
-def small_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTiles:
-    """Tiles of few lanes and keys, so that small trees have several of each kind."""
-    narrow = max(16, 1 << (group - 1).bit_length())
-    return TreeTiles(
-        wide_rows=2 * narrow,
-        wide_keys=32,
-        narrow_rows=narrow,
-        narrow_keys=32,
-        programs=4,
-        tile_cost=3,
-        least_work=1,
-        merge_rows=8,
-        merge_pieces=2,
-    )
+from kernels.tree_suite import (
+    LAYER,
+    SHARED,
+    Case,
+    TreeAttentionSuite,
+    operands,
+    padded,
+    small_tiles,
+)
 
 
 class TestTriton(TreeAttentionSuite):

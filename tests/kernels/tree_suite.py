@@ -13,6 +13,7 @@ import pytest
 
 from dendrite_jax.benchmarks.trees import Tree, levels_tree, random_tree
 from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
+from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 from kernels.dense import assert_close, paged_oracle, wide
 
 LAYERS, LAYER = 2, 1
@@ -82,6 +83,22 @@ def operands(case: Case, seed: int = 0) -> tuple[jax.Array, jax.Array, jax.Array
     shapes = ((LANES, heads, dim), pool, pool)
     q, k, v = (jnp.asarray(rng.normal(size=shape), case.dtype) for shape in shapes)
     return q, k, v
+
+
+def small_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTiles:
+    """Tiles of few lanes and keys, so that small trees have several of each kind."""
+    narrow = max(16, 1 << (group - 1).bit_length())
+    return TreeTiles(
+        wide_rows=2 * narrow,
+        wide_keys=32,
+        narrow_rows=narrow,
+        narrow_keys=32,
+        programs=4,
+        tile_cost=3,
+        least_work=1,
+        merge_rows=8,
+        merge_pieces=2,
+    )
 
 
 class TreeAttentionSuite:
