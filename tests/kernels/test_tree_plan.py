@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -157,20 +158,15 @@ def test_workers_share_the_entries_evenly(name: str, tree: Tree) -> None:
     assert (start[0], start[-1]) == (0, total)
     wide_tiles, _ = tile_counts(LANES, plan.group, plan.tiles)
     units = [tiles.wide_cost if e.tile < wide_tiles else tiles.narrow_cost for e in entries(plan)]
-    begins = {int(first) for first, end in _spans(plan) if end > first}
+    begins = {first for first, end in pairwise(plan.tile_start.tolist()) if end > first}
     tile_cost = min(tiles.tile_cost, -(-sum(units) // workers) // 2)
     costs = [
         sum(units[first:end]) + tile_cost * sum(first <= entry < end for entry in begins)
-        for first, end in zip(start, start[1:], strict=False)
+        for first, end in pairwise(start)
     ]
     chunk = tile_cost + max(tiles.wide_cost, tiles.narrow_cost)
     least = max(tiles.least_work * tiles.narrow_cost, chunk)
     assert max(costs) <= max(-(-sum(costs) // workers), least) + chunk
-
-
-def _spans(plan: Plan) -> list[tuple[int, int]]:
-    """First entry and end of each tile."""
-    return list(zip(plan.tile_start.tolist(), plan.tile_start.tolist()[1:], strict=False))
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -178,10 +174,8 @@ def _spans(plan: Plan) -> list[tuple[int, int]]:
 def test_the_merge_finds_every_partial(name: str, tree: Tree) -> None:
     plan = planned(name, tree)
     touched: dict[int, list[int]] = {tile: [] for tile in range(len(plan.tile_start) - 1)}
-    spans = _spans(plan)
-    for worker, (first, end) in enumerate(
-        zip(plan.work_start.tolist(), plan.work_start.tolist()[1:], strict=False)
-    ):
+    spans = list(pairwise(plan.tile_start.tolist()))
+    for worker, (first, end) in enumerate(pairwise(plan.work_start.tolist())):
         for tile, (tile_first, tile_end) in enumerate(spans):
             if max(first, tile_first) < min(end, tile_end):
                 touched[tile].append(worker)
