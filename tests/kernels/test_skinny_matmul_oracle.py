@@ -1,195 +1,66 @@
-"""The skinny product: the XLA twin and the interpreted Triton kernels against float64."""
+"""The skinny product by the interpreted Triton kernels."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from dendrite_jax.kernels.skinny_matmul import skinny_matmul
-from dendrite_jax.kernels.skinny_matmul import triton as kernels
-from kernels.interpreter import launch, poisoned
-
-EPS = 1e-3
-DEPTH = 96
-
-
-def oracle(x, weight, norm, bias, swiglu, residual):
-    """The same steps in float64."""
-    x = x.astype(np.float64)
-    if norm is not None:
-        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + EPS) * norm
-    y = x @ weight.astype(np.float64).T
-    if bias is not None:
-        y = y + bias
-    if swiglu:
-        gate, up = np.split(y, 2, axis=-1)
-        y = gate / (1 + np.exp(-gate)) * up
-    return y if residual is None else y + residual
+from dendrite_jax.kernels.dispatch import UnsupportedError
+from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, gpu, skinny_matmul
+from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks
+from kernels.dense import BOUNDS
+from kernels.interpreter import interpreted  # noqa: F401
+from kernels.skinny_suite import SkinnyMatmulSuite, assert_close, operands, oracle
 
 
-def operands(rows, outputs, swiglu, fused, depth=DEPTH):
-    """Random operands; `fused` adds norm, bias and residual."""
-    rng = np.random.default_rng(rows * 1000 + outputs)
+class TestTriton(SkinnyMatmulSuite):
+    implementation = "triton"
 
-    def draw(*shape):
-        return rng.normal(size=shape).astype(np.float32)
-
-    heads = outputs * (2 if swiglu else 1)
-    x, weight = draw(rows, depth), draw(heads, depth) * depth**-0.5
-    if not fused:
-        return x, weight, None, None, None
-    return x, weight, draw(depth), draw(heads), draw(rows, outputs)
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Several programs and steps a product, the last of each partly filled."""
+        blocks = RowBlocks(rows=4, chunk=64, unroll=1)
+        monkeypatch.setattr(gpu, "row_blocks", lambda depth: blocks)
+        tiles = TileBlocks(rows=16, columns=32)
+        monkeypatch.setattr(gpu, "tile_blocks", lambda *shape: tiles)
 
 
-def relative_error(got, want):
-    return np.linalg.norm(np.asarray(got, np.float64) - want) / np.linalg.norm(want)
+OPTIONS = {"norm": None, "eps": 1e-5, "bias": None, "residual": None, "swiglu": False}
 
 
-@pytest.mark.parametrize("swiglu", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("rows", [1, 5])
-def test_xla_twin_matches_float64(rows, fused, swiglu):
-    x, weight, norm, bias, residual = operands(rows, 24, swiglu, fused)
-    got = skinny_matmul(
-        x,
-        weight,
-        norm=norm,
-        eps=EPS,
-        bias=bias,
-        swiglu=swiglu,
-        residual=residual,
-        implementation="xla",
-    )
-    assert relative_error(got, oracle(x, weight, norm, bias, swiglu, residual)) < 1e-5
+def test_shares_of_the_depth_are_summed(fused: bool) -> None:
+    arguments = operands(3, 40, fused=fused)
+    tiles = TileBlocks(rows=16, columns=32, splits=3)
+    got = gpu.skinny_matmul(**OPTIONS | arguments, out_dtype=jnp.dtype("float32"), blocks=tiles)
+    assert_close(got, oracle(**arguments), BOUNDS["float32"])
 
 
-@pytest.mark.parametrize("swiglu", [False, True])
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("outputs", "block", "chunk"), [(23, 4, 64), (24, 8, 128)])
-def test_row_kernel_matches_float64(outputs, block, chunk, fused, swiglu):
-    x, weight, norm, bias, residual = operands(1, outputs, swiglu, fused)
-    out = poisoned((1, outputs), "float32")
-    launch(
-        kernels.row_kernel,
-        (-(-outputs // block),),
-        x,
-        weight,
-        norm,
-        bias,
-        residual,
-        None,
-        out,
-        eps=EPS,
-        N=outputs,
-        K=DEPTH,
-        SWIGLU=swiglu,
-        ROWS=block,
-        CHUNK=chunk,
-        UNROLL=1,
-        AHEAD_GROUPS=0,
-    )
-    assert relative_error(out, oracle(x, weight, norm, bias, swiglu, residual)) < 1e-5
+@pytest.mark.parametrize("depth", [256, 1024, 12288])
+def test_tuned_row_blocks_cover_every_column(depth: int) -> None:
+    arguments = operands(1, 8, depth=depth)
+    got = skinny_matmul(**arguments, implementation="triton")
+    assert_close(got, oracle(**arguments), BOUNDS["float32"])
 
 
-@pytest.mark.parametrize("swiglu", [False, True])
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("rows", "outputs"), [(5, 24), (19, 40)])
-def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
-    x, weight, _, bias, residual = operands(rows, outputs, swiglu, fused)
-    out = poisoned((1, rows, outputs), "float32")
-    launch(
-        kernels.tile_kernel,
-        (-(-rows // 16), -(-outputs // 16), 1),
-        x,
-        weight,
-        bias,
-        residual,
-        None,
-        out,
-        M=rows,
-        N=outputs,
-        K=DEPTH,
-        SWIGLU=swiglu,
-        SPLITS=1,
-        BLOCK_M=16,
-        BLOCK_N=16,
-        BLOCK_K=32,
-        AHEAD_GROUPS=0,
-    )
-    assert relative_error(out[0], oracle(x, weight, None, bias, swiglu, residual)) < 1e-5
+@pytest.mark.parametrize(("depth", "outputs"), [(96, 40), (1024, 96), (1280, 64)])
+def test_tuned_tiles_cover_every_column(depth: int, outputs: int) -> None:
+    arguments = operands(4, outputs, depth=depth)
+    got = skinny_matmul(**arguments, implementation="triton")
+    assert_close(got, oracle(**arguments), BOUNDS["float32"])
 
 
-def test_tile_kernel_splits_sum_to_the_product():
-    x, weight, *_ = operands(3, 40, False, False)
-    out = poisoned((3, 3, 40), "float32")
-    launch(
-        kernels.tile_kernel,
-        (1, 3, 3),
-        x,
-        weight,
-        None,
-        None,
-        None,
-        out,
-        M=3,
-        N=40,
-        K=DEPTH,
-        SWIGLU=False,
-        SPLITS=3,
-        BLOCK_M=16,
-        BLOCK_N=16,
-        BLOCK_K=32,
-        AHEAD_GROUPS=0,
-    )
-    want = oracle(x, weight, None, None, False, None)
-    assert relative_error(out.numpy().sum(0), want) < 1e-5
-    assert relative_error(out[0], want) > 0.1
+def test_refuses_more_rows_than_are_skinny() -> None:
+    with pytest.raises(UnsupportedError, match=f"x has {MAX_ROWS + 1} rows; the kernel takes at"):
+        skinny_matmul(**operands(MAX_ROWS + 1, 8), implementation="triton")
 
 
-def test_bfloat16_keeps_float32_sums():
-    x, weight, norm, _, residual = operands(1, 32, False, True, depth=1024)
-    x, weight = jnp.asarray(x, jnp.bfloat16), jnp.asarray(weight, jnp.bfloat16)
-    out = poisoned((1, 32), "float32")
-    launch(
-        kernels.row_kernel,
-        (8,),
-        x,
-        weight,
-        norm,
-        None,
-        residual,
-        None,
-        out,
-        eps=EPS,
-        N=32,
-        K=1024,
-        SWIGLU=False,
-        ROWS=4,
-        CHUNK=256,
-        UNROLL=1,
-        AHEAD_GROUPS=0,
-    )
-    wide = np.asarray(x, np.float32), np.asarray(weight, np.float32)
-    assert relative_error(out, oracle(*wide, norm, None, False, residual)) < 1e-5
+def test_refuses_a_weight_of_another_dtype() -> None:
+    weight = jnp.ones((8, 96), "float8_e4m3fn")
+    with pytest.raises(UnsupportedError, match="weight dtype float8_e4m3fn: the kernel takes bf16"):
+        skinny_matmul(jnp.ones((1, 96)), weight, implementation="triton")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"weight": np.zeros((8, 95), np.float32)}, r"x \(2, 96\) and weight \(8, 95\)"),
-        ({"weight": np.zeros((7, 96), np.float32), "swiglu": True}, "7 rows"),
-        ({"norm": np.zeros(95, np.float32)}, r"norm has shape \(95,\), not \(96,\)"),
-        ({"bias": np.zeros(7, np.float32)}, r"bias has shape \(7,\), not \(8,\)"),
-        ({"residual": np.zeros((2, 7), np.float32)}, "residual"),
-        ({"implementation": "cuda"}, "'cuda' is not one of"),
-    ],
-)
-def test_refuses_shapes_that_do_not_fit(change, message):
-    arguments = {
-        "x": np.zeros((2, DEPTH), np.float32),
-        "weight": np.zeros((8, DEPTH), np.float32),
-        **change,
-    }
-    with pytest.raises(ValueError, match=message):
-        skinny_matmul(arguments.pop("x"), arguments.pop("weight"), **arguments)
+def test_refuses_a_depth_that_tiles_do_not_divide() -> None:
+    with pytest.raises(UnsupportedError, match="depth 100 is not a multiple of splits 1 x columns"):
+        skinny_matmul(**operands(2, 8, depth=100), implementation="triton")
