@@ -20,6 +20,7 @@ from dendrite_jax.engine import State
 from dendrite_jax.models import Decoder
 
 REPEATS = 7
+"""Timed prefills, the first of which compiles."""
 
 
 def run(
@@ -121,6 +122,7 @@ def _unshared(model: Decoder, count: int, context: int, new_tokens: int) -> dict
 
 
 def _row(model: Decoder, count: int, seconds: float) -> dict[str, Any]:
+    """What the table shows of one timing."""
     weights = step_bytes(model, 0)
     return {
         "branches": count,

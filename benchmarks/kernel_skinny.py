@@ -1,7 +1,14 @@
-"""The skinny product at the Llama-3-8B shape: tile sizes, against XLA and the weight's bytes."""
+"""The skinny product at the Llama-3-8B shape: tile sizes, against XLA and the weight's bytes.
+
+python -m dendrite_jax.benchmarks.kernel_skinny 1 8 64
+
+The tile sizes in `kernels/skinny_matmul/shapes.py` were chosen by this table.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax.benchmarks.timing import CACHE_BYTES, compile_all, seconds_per_turn
+from dendrite_jax.benchmarks.timing import (
+    CACHE_BYTES,
+    READ_BANDWIDTH,
+    compile_all,
+    seconds_per_turn,
+)
 from dendrite_jax.kernels.skinny_matmul import gpu, reference
 from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks
-
-READ_BANDWIDTH = 2.95e12
-"""Bytes a second that one H100 reads."""
 
 PRODUCTS = {
     "qkv": {"outputs": 6144, "depth": 4096, "norm": True},
@@ -100,7 +109,9 @@ def _body(compute: Callable[..., Array], spec: dict[str, Any], repeats: int) -> 
     return body
 
 
-def _triton(blocks: RowBlocks | TileBlocks | None) -> Callable[..., Array]:
+def _triton(blocks: RowBlocks | TileBlocks) -> Callable[..., Array]:
+    """Our product with these tile sizes."""
+
     def compute(x: Array, weight: Array, **options: Any) -> Array:
         return gpu.skinny_matmul(x, weight, blocks=blocks, **options)
 
@@ -137,45 +148,59 @@ def _relative_error(
     return float(jnp.linalg.norm(got - want) / jnp.linalg.norm(want))
 
 
+def _variants(spec: dict[str, Any], rows: int) -> dict[Any, Callable[..., Array]]:
+    """XLA's product, and ours with each of the tile sizes that fit the shape."""
+    variants: dict[Any, Callable[..., Array]] = {"xla": reference.skinny_matmul}
+    for blocks in ROW_VARIANTS if rows == 1 else TILE_VARIANTS:
+        fits = isinstance(blocks, RowBlocks) or (
+            spec["depth"] % (blocks.splits * blocks.columns) == 0
+            and not (spec.get("swiglu") and blocks.splits > 1)
+        )
+        if fits:
+            variants[blocks] = _triton(blocks)
+    return variants
+
+
+def _first_carry(spec: dict[str, Any], data: dict[str, Any]) -> Array:
+    """What the first product of a turn takes: the residual, or x as wide as the result."""
+    if spec.get("residual"):
+        return data["residual"]
+    return jnp.pad(data["x"], ((0, 0), (0, max(0, spec["outputs"] - spec["depth"]))))
+
+
 def measure(rows: int, names: tuple[str, ...] = tuple(PRODUCTS)) -> list[dict[str, Any]]:
     """Times every variant of every product; one record each, XLA included."""
+    return [record for name in names for record in _measure(name, rows)]
+
+
+def _measure(name: str, rows: int) -> list[dict[str, Any]]:
+    """One record a variant of one product: its times and error, or why there are none."""
+    spec = PRODUCTS[name]
+    data = _operands(spec, rows)
+    nbytes = data["weights"][0].nbytes
+    repeats = max(len(data["weights"]), int(6e-4 * READ_BANDWIDTH / nbytes))
+    variants = _variants(spec, rows)
+    arguments = (_first_carry(spec, data), data["x"], data["norm"], data["weights"])
+    want = _precise(spec, data)
+    compiled = compile_all(
+        {key: (_body(fn, spec, repeats), arguments) for key, fn in variants.items()}
+    )
     records = []
-    for name in names:
-        spec = PRODUCTS[name]
-        data = _operands(spec, rows)
-        nbytes = data["weights"][0].nbytes
-        repeats = max(len(data["weights"]), int(6e-4 * READ_BANDWIDTH / nbytes))
-        variants: dict[Any, Callable[..., Array]] = {"xla": reference.skinny_matmul}
-        for blocks in ROW_VARIANTS if rows == 1 else TILE_VARIANTS:
-            fits = isinstance(blocks, RowBlocks) or (
-                spec["depth"] % (blocks.splits * blocks.columns) == 0
-                and not (spec.get("swiglu") and blocks.splits > 1)
-            )
-            if fits:
-                variants[blocks] = _triton(blocks)
-        start = data["residual"] if spec.get("residual") else data["x"]
-        if spec["outputs"] > spec["depth"] and not spec.get("residual"):
-            start = jnp.pad(start, ((0, 0), (0, spec["outputs"] - spec["depth"])))
-        arguments = (start, data["x"], data["norm"], data["weights"])
-        want = _precise(spec, data)
-        compiled = compile_all(
-            {key: (_body(fn, spec, repeats), arguments) for key, fn in variants.items()}
-        )
-        for key, program in compiled.items():
-            record: dict[str, Any] = {"product": name, "rows": rows, "variant": str(key)}
-            try:
-                if isinstance(program, Exception):
-                    raise program
-                seconds = seconds_per_turn(program, arguments) / repeats
-                record |= {
-                    "microseconds": seconds * 1e6,
-                    "floor_microseconds": nbytes / READ_BANDWIDTH * 1e6,
-                    "of_bandwidth": nbytes / READ_BANDWIDTH / seconds,
-                    "relative_error": _relative_error(variants[key], spec, data, want),
-                }
-            except Exception as error:
-                record["error"] = f"{type(error).__name__}: {str(error)[:300]}"
-            records.append(record)
+    for key, program in compiled.items():
+        record: dict[str, Any] = {"product": name, "rows": rows, "variant": str(key)}
+        try:
+            if isinstance(program, Exception):
+                raise program
+            seconds = seconds_per_turn(program, arguments) / repeats
+            record |= {
+                "microseconds": seconds * 1e6,
+                "floor_microseconds": nbytes / READ_BANDWIDTH * 1e6,
+                "of_bandwidth": nbytes / READ_BANDWIDTH / seconds,
+                "relative_error": _relative_error(variants[key], spec, data, want),
+            }
+        except Exception as error:
+            record["error"] = f"{type(error).__name__}: {str(error)[:300]}"
+        records.append(record)
     return records
 
 
@@ -194,3 +219,20 @@ def table(records: list[dict[str, Any]], keep: int = 4) -> str:
             )
         lines += [f"{name[0]:8} FAILED {r['variant']}: {r['error']}" for r in mine if "error" in r]
     return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the table for some numbers of rows; 2 without a GPU."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=int, nargs="*", default=[1, 8])
+    options = parser.parse_args(arguments)
+    if jax.default_backend() != "gpu":
+        print(f"the kernels run on a GPU; this is {jax.default_backend()}", file=sys.stderr)
+        return 2
+    for rows in options.rows:
+        print(table(measure(rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

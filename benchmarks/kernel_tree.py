@@ -12,21 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dendrite_jax.benchmarks.timing import CACHE_BYTES, compile_all, seconds_per_turn
+from dendrite_jax.benchmarks.timing import (
+    CACHE_BYTES,
+    READ_BANDWIDTH,
+    compile_all,
+    seconds_per_turn,
+)
 from dendrite_jax.benchmarks.trees import TREES, Tree
 from dendrite_jax.kernels.tree_attention import make_plan, reference, tree_attention
 from dendrite_jax.kernels.tree_attention.plan import Plan
 
-READ_BANDWIDTH = 2.95e12
-"""Bytes a second that one H100 reads."""
-
 HEAD_DIM = 128
+"""Elements of a head in every timed shape."""
 
 
 def _operands(tree: Tree, heads: int, kv_heads: int) -> tuple[Any, ...]:
     """q, pools with enough layers to rotate over, table and length; bfloat16."""
-    layers = max(2, min(32, int(CACHE_BYTES / unique_bytes(tree, kv_heads)) + 1))
-    shape = (layers, tree.num_blocks, kv_heads, 16, HEAD_DIM)
+    shape = (num_layers(tree, kv_heads), tree.num_blocks, kv_heads, 16, HEAD_DIM)
     keys = jax.random.split(jax.random.key(0), 3)
     draw = jax.jit(partial(jax.random.normal, dtype=jnp.bfloat16), static_argnums=1)
     q = draw(keys[0], (len(tree.length), heads, HEAD_DIM))
@@ -39,6 +41,11 @@ def unique_bytes(tree: Tree, kv_heads: int) -> int:
     return len(tree.unique_blocks()) * 2 * kv_heads * 16 * HEAD_DIM * 2
 
 
+def num_layers(tree: Tree, kv_heads: int) -> int:
+    """Layers to rotate over, so that the last-level cache does not hold them; at most 32."""
+    return max(2, min(32, int(CACHE_BYTES / unique_bytes(tree, kv_heads)) + 1))
+
+
 def _repeats(pools: Any) -> int:
     """Layers of a timed turn: all of them, often enough for a turn of some length."""
     layers = pools[0].shape[0]
@@ -46,6 +53,7 @@ def _repeats(pools: Any) -> int:
 
 
 def _ours(q: Array, pools: Any, table: Array, length: Array, plan: Plan) -> Array:
+    """Attention of one layer after another, each query the output of the layer before."""
     k_pool, v_pool = pools
     for index in range(_repeats(pools)):
         q, _ = tree_attention(q, k_pool, v_pool, index % len(k_pool), table, length, plan=plan)
@@ -55,7 +63,7 @@ def _ours(q: Array, pools: Any, table: Array, length: Array, plan: Plan) -> Arra
 def _planning(table: Array, pools: Any, length: Array, heads: int) -> Array:
     """One plan, of which something depends on every part."""
     plan = make_plan(table, length, pools[0], heads)
-    total = jnp.sum(jnp.stack([jnp.sum(part) for part in jax.tree.leaves(plan)]))
+    total = sum((jnp.sum(part) for part in jax.tree.leaves(plan)), jnp.int32(0))
     return table + (total == -1).astype(table.dtype)
 
 
@@ -69,6 +77,7 @@ def _paged_attention(q: Array, pages: Any, table: Array, length: Array) -> Array
 
 
 def _peer(q: Array, pages: Any, table: Array, length: Array) -> Array:
+    """`_ours` by jax's own."""
     for layer in pages:
         q = _paged_attention(q, layer, table, length)
     return q

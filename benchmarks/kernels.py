@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from dendrite_jax.benchmarks import harness, kernel_tree, kernels_peer
+from dendrite_jax.benchmarks.timing import READ_BANDWIDTH
 
 HEADS = [(32, 8), (32, 32), (16, 1)]
 """Query and kv heads: groups of four, none, and one kv head for all."""
@@ -38,7 +39,7 @@ def run(heads: list[tuple[int, int]] | None = None, own_choice: bool = False) ->
     return {
         "benchmark": "kernels",
         "environment": harness.environment(),
-        "read_bytes_per_second": kernel_tree.READ_BANDWIDTH,
+        "read_bytes_per_second": READ_BANDWIDTH,
         "flashinfer": peer and {"version": peer["version"], "torch": peer["torch"]},
         "not_measured": [] if peer else ["FlashInfer: not installed"],
         "rows": [row | _best(peers.get((row["tree"], row["heads"])), row["us"]) for row in rows],

@@ -15,13 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from dendrite_jax.benchmarks.kernel_tree import HEAD_DIM, num_layers
 from dendrite_jax.benchmarks.peer_process import answer, arguments, run_peer
 from dendrite_jax.benchmarks.trees import BLOCK, TREES, Tree
-
-CACHE_BYTES = 200e6
-"""Rotate over at least this many bytes: four times an H100's last-level cache."""
-
-HEAD_DIM = 128
 
 
 def measure(heads: list[tuple[int, int]], own_choice: bool) -> dict[str, Any] | None:
@@ -196,6 +192,7 @@ def _time(wrapper: Any, plan: Callable[[], Any], q: Any, caches: list[Any]) -> d
 
 
 def _run(heads: list[list[int]], own_choice: bool) -> dict[str, Any]:
+    """What `measure` gives, in the process that holds the GPU."""
     import flashinfer
     import torch
 
@@ -203,9 +200,7 @@ def _run(heads: list[list[int]], own_choice: bool) -> dict[str, Any]:
     for num_heads, kv_heads in heads:
         for name, make in TREES.items():
             tree = make()
-            page = 2 * BLOCK * kv_heads * HEAD_DIM
-            unique = len(tree.unique_blocks()) * page * 2
-            count = max(2, min(32, int(CACHE_BYTES / unique) + 1))
+            count = num_layers(tree, kv_heads)
             shape = (tree.num_blocks, 2, BLOCK, kv_heads, HEAD_DIM)
             caches = [torch.randn(shape, dtype=torch.bfloat16, device="cuda") for _ in range(count)]
             q = torch.randn(

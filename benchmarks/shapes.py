@@ -45,6 +45,7 @@ def default_shape() -> str:
 
 
 def default_dtype() -> DTypeLike:
+    """bfloat16 on a GPU, float32 elsewhere."""
     return jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
 
 

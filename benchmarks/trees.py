@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BLOCK = 16
+"""Tokens a block."""
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Tree:
     num_blocks: int
 
     def unique_blocks(self) -> set[int]:
+        """The blocks that hold a token of some lane."""
         held = -(-self.length // BLOCK)
         return {int(b) for row, n in zip(self.table, held, strict=True) for b in row[:n]}
 
