@@ -14,6 +14,7 @@ LINE = tl.constexpr(128)
 GROUP = tl.constexpr(128)
 """Lines that a program prefetches at once."""
 GROUP_BYTES = 128 * 128
+"""Bytes of a group, for the host."""
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """Triton kernel of paged prefill: flash attention whose keys and values lie in blocks of the pool.
 
-A program takes one kv head and a tile of rows; a row is one query of one of the head's queries'
+A program takes one kv head and a tile of rows; a row is one query of one of the kv head's query
 heads, so that a key is read once for the whole group. It walks along the block table: first the
 blocks that every row of the tile sees whole, then, with masks, those on the diagonal.
 """

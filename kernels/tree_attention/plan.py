@@ -97,19 +97,10 @@ def build_plan(
     last = jnp.cumsum(count)  # [2 * lanes], wide columns of all lanes before narrow ones
     first = last - count
     wide_tiles, narrow_tiles = tile_counts(lanes, group, tiles)
-    number = jnp.arange(min(lanes * max_blocks, max(wide_tiles, 1) * num_blocks))
-    source = jnp.sum(last <= number[:, None], axis=1)
-    listed = source < 2 * lanes
-    source = jnp.minimum(source, 2 * lanes - 1)
-    column = begin[source] + number - first[source]
-    lane = source % lanes
     wide_lanes, narrow_lanes = tiles.lanes(group)
-    tile_lanes = jnp.where(source < lanes, wide_lanes, narrow_lanes)
-    tile_lane = lane // tile_lanes * tile_lanes
-    end = _first_lane_beyond(shared, lane, column)
-    end = jnp.minimum(end - tile_lane, tile_lanes)
-    info = column << 16 | (lane - tile_lane) << 8 | end
-    block = table[lane, jnp.clip(column, 0, max_blocks - 1)]
+    # A lane lists a column at most once, and a wide tile or the narrow ones in it a block.
+    most = min(lanes * max_blocks, max(wide_tiles, 1) * num_blocks)
+    block, info = _list_entries(table, shared, begin, first, last, most, tiles.lanes(group))
 
     tile_lane = jnp.concatenate(
         [
@@ -124,14 +115,49 @@ def build_plan(
     begins = tile_lane[:wide_tiles]
     return Plan(
         order=order,
-        entry_block=jnp.where(listed, block, 0),
-        entry_info=jnp.where(listed, info, 0),
+        entry_block=block,
+        entry_info=info,
         **_share_work(tile_start, wide_tiles, num_kv_heads, tiles),
         tile_full=(first[begins] + jnp.minimum(full, count[begins])).astype(jnp.int32),
         group=group,
         window=window,
         tiles=tiles,
     )
+
+
+def _list_entries(
+    table: Array,
+    shared: Array,
+    begin: Array,
+    first: Array,
+    last: Array,
+    most: int,
+    tile_lanes: tuple[int, int],
+) -> tuple[Array, Array]:
+    """Block and info of every entry, zeros past the last one.
+
+    Args:
+      table: i32[lanes, max_blocks] in depth-first order.
+      shared: of `_depth_first`.
+      begin: i32[2 * lanes], the first column that each lane lists, wide before narrow.
+      first, last: i32[2 * lanes], the range of entries that those columns take.
+      most: length of the list.
+      tile_lanes: lanes of a wide and of a narrow tile.
+    """
+    lanes, max_blocks = table.shape
+    number = jnp.arange(most)
+    source = jnp.sum(last <= number[:, None], axis=1)
+    listed = source < 2 * lanes
+    source = jnp.minimum(source, 2 * lanes - 1)
+    column = begin[source] + number - first[source]
+    lane = source % lanes
+    size = jnp.where(source < lanes, *tile_lanes)
+    tile_lane = lane // size * size
+    end = _first_lane_beyond(shared, lane, column)
+    end = jnp.minimum(end - tile_lane, size)
+    info = column << 16 | (lane - tile_lane) << 8 | end
+    block = table[lane, jnp.clip(column, 0, max_blocks - 1)]
+    return jnp.where(listed, block, 0), jnp.where(listed, info, 0)
 
 
 def _depth_first(table: Array, held: Array) -> tuple[Array, Array]:

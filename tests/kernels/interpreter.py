@@ -97,6 +97,7 @@ def recorded_loads(dimensions: int) -> Iterator[list[np.ndarray]]:
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
+    """A copy as a tensor; numpy and torch share no bfloat16."""
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     return torch.from_numpy(np.array(array))
@@ -108,6 +109,7 @@ def _poisoned(kind: jax.ShapeDtypeStruct) -> torch.Tensor:
 
 
 def _array(tensor: torch.Tensor, kind: jax.ShapeDtypeStruct) -> np.ndarray:
+    """The way back from `_tensor`."""
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     return tensor.numpy().astype(kind.dtype)

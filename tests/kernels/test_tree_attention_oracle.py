@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,22 @@ from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.tree_attention import gpu, make_plan, tree_attention
 from kernels.interpreter import interpreted, recorded_loads  # noqa: F401
 from kernels.tree_suite import (
+    CASES,
     LAYER,
     SHARED,
     Case,
     TreeAttentionSuite,
+    check,
     operands,
     padded,
     small_tiles,
 )
+
+
+def attend(q: Any, k: Any, v: Any, table: Any, length: Any, **options: Any) -> Any:
+    """Tree attention of LAYER, traced anew, so with the tile sizes of the moment."""
+    compute = partial(tree_attention, implementation="triton", **options)
+    return jax.jit(compute, static_argnums=3)(q, k, v, LAYER, table, length)
 
 
 class TestTriton(TreeAttentionSuite):
@@ -33,6 +42,11 @@ class TestTriton(TreeAttentionSuite):
         monkeypatch.setattr(gpu, "tree_tiles", small_tiles)
 
 
+@pytest.mark.parametrize("name", ["three levels", "groups of eight, bf16"])
+def test_tuned_tiles_match_dense_float64(name: str) -> None:
+    check(CASES[name], attend)
+
+
 @pytest.mark.parametrize("lanes", [2, 12])
 def test_every_block_is_read_once_however_many_lanes_share_it(lanes: int) -> None:
     """Elements of the pools are numbered, queries negative: the values loaded tell what is read."""
@@ -40,10 +54,8 @@ def test_every_block_is_read_once_however_many_lanes_share_it(lanes: int) -> Non
     q, k, v = operands(Case(SHARED))
     k = jnp.arange(k.size, dtype=jnp.float32).reshape(k.shape)
     q = -jnp.ones_like(q)
-    compute = jax.jit(partial(tree_attention, implementation="triton"), static_argnums=3)
     with recorded_loads(dimensions=2) as loads:
-        out = compute(q, k, -jnp.ones_like(v), LAYER, tree.table, tree.length)
-        jax.block_until_ready(out)
+        jax.block_until_ready(attend(q, k, -jnp.ones_like(v), tree.table, tree.length))
     values = np.concatenate([load.ravel() for load in loads])
     reads = Counter(values[values > 0].astype(int).tolist())
     per_block = k[0, 0].size
@@ -76,9 +88,9 @@ def test_refuses_a_plan_of_another_window() -> None:
     q, k, v = operands(Case(SHARED))
     arrays = jnp.asarray(tree.table), jnp.asarray(tree.length)
 
-    def attend(table: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def mismatched(table: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
         plan = make_plan(table, length, k, q.shape[1], window=8, implementation="triton")
         return tree_attention(q, k, v, LAYER, table, length, plan=plan, implementation="triton")
 
     with pytest.raises(ValueError, match="the plan is for window 8 and 4 query heads a kv head"):
-        jax.eval_shape(attend, *arrays)
+        jax.eval_shape(mismatched, *arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -101,6 +102,17 @@ def small_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTil
     )
 
 
+def check(case: Case, compute: Callable[..., Any]) -> None:
+    """Compares `compute(q, k, v, table, length, **options)` with dense float64."""
+    tree = padded(case.tree)
+    q, k, v = operands(case)
+    got = compute(q, k, v, tree.table, tree.length, **case.options)
+    out, lse = paged_oracle(
+        wide(q)[:, None], wide(k), wide(v), LAYER, tree.table, tree.length - 1, **case.options
+    )
+    assert_close(got, (out[:, 0], lse[:, 0]), case.dtype)
+
+
 class TreeAttentionSuite:
     """Against dense float64."""
 
@@ -111,19 +123,7 @@ class TreeAttentionSuite:
 
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     def test_matches_dense_float64(self, case: Case) -> None:
-        tree = padded(case.tree)
-        q, k, v = operands(case)
-        got = self.attend(q, k, v, tree.table, tree.length, **case.options)
-        out, lse = paged_oracle(
-            wide(q)[:, None],
-            wide(k),
-            wide(v),
-            LAYER,
-            tree.table,
-            tree.length - 1,
-            **case.options,
-        )
-        assert_close(got, (out[:, 0], lse[:, 0]), case.dtype)
+        check(case, self.attend)
 
     def test_idle_lanes_alone_give_zeros(self) -> None:
         tree = padded(SHARED)
