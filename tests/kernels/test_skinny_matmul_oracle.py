@@ -105,7 +105,6 @@ def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
         weight,
         bias,
         residual,
-        None,
         out,
         M=rows,
         N=outputs,
@@ -115,7 +114,6 @@ def test_tile_kernel_matches_float64(rows, outputs, fused, swiglu):
         BLOCK_M=16,
         BLOCK_N=16,
         BLOCK_K=32,
-        AHEAD_GROUPS=0,
     )
     assert relative_error(out[0], oracle(x, weight, None, bias, swiglu, residual)) < 1e-5
 
@@ -130,7 +128,6 @@ def test_tile_kernel_splits_sum_to_the_product():
         weight,
         None,
         None,
-        None,
         out,
         M=3,
         N=40,
@@ -140,7 +137,6 @@ def test_tile_kernel_splits_sum_to_the_product():
         BLOCK_M=16,
         BLOCK_N=16,
         BLOCK_K=32,
-        AHEAD_GROUPS=0,
     )
     want = oracle(x, weight, None, None, False, None)
     assert relative_error(out.numpy().sum(0), want) < 1e-5
