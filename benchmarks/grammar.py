@@ -78,6 +78,10 @@ def run(vocab_size: int = VOCAB_SIZE, lanes: int = LANES) -> dict[str, Any]:
             "single bytes": _tokens_per_step_of_bytes(forcing),
         },
         "peers": peer_rows,
+        "notes": [
+            "compile_cpu_ms is processor time, as are the step's figures where the device is a CPU; "
+            "all other times are the wall clock's"
+        ],
         "not_measured": [
             *not_measured,
             "a large model's own step: the share of it is of the 5.45 ms in decode_h100.json",

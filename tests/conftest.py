@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,6 +22,11 @@ settings.load_profile("repeatable")
 collect_ignore_glob = [] if os.environ.get("DENDRITE_ORACLE") == "1" else ["*_oracle.py"]
 
 
+MAPPED_REGIONS = Path("/proc/self/maps")
+MOST_MAPPED_REGIONS = 30_000
+"""Linux gives a process 65,530 by default; each compiled function takes several."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles fast rather than fast code, and keeps it: most of a run is compilation."""
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -33,3 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem.endswith("_oracle"):
             item.add_marker("oracle")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_to_compile() -> Iterator[None]:
+    """Drops compiled functions before XLA dies of having no room to map another."""
+    yield
+    if MAPPED_REGIONS.exists():
+        with MAPPED_REGIONS.open() as regions:
+            crowded = sum(1 for _ in regions) > MOST_MAPPED_REGIONS
+        if crowded:
+            import jax  # later than the settings that it reads when it is imported
+
+            jax.clear_caches()
+            gc.collect()

@@ -41,7 +41,7 @@ def skinny_matmul(
       residual: [rows, outputs], added last.
       out_dtype: dtype of the result; x's when None.
       prefetch: what the next kernel will read; its first bytes are brought into the cache as this
-        product ends. A hint, which the XLA twin does not need.
+        product ends. A hint, which only the kernel of one row takes.
       implementation: "triton", "xla", or None for the platform's.
 
     Returns:

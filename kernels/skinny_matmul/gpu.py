@@ -120,7 +120,7 @@ def _launch(
         x = reference.rms_norm(x, norm, eps)
     if not isinstance(blocks, TileBlocks):
         blocks = tile_blocks(rows, outputs, depth, swiglu, weight.dtype.itemsize)
-    return _tiled(x, weight, bias, residual, prefetch, swiglu, out_dtype, blocks)
+    return _tiled(x, weight, bias, residual, swiglu, out_dtype, blocks)
 
 
 def _tiled(
@@ -128,7 +128,6 @@ def _tiled(
     weight: Array,
     bias: Array | None,
     residual: Array | None,
-    prefetch: Array | None,
     swiglu: bool,
     out_dtype: jnp.dtype,
     blocks: TileBlocks,
@@ -147,7 +146,6 @@ def _tiled(
         weight,
         None if split else bias,
         None if split else residual,
-        prefetch,
         kernel=kernels.tile_kernel,
         grid=(1, -(-outputs // blocks.rows), blocks.splits),
         out_type=array_type((blocks.splits, rows, outputs), jnp.float32 if split else out_dtype),
@@ -161,7 +159,6 @@ def _tiled(
         BLOCK_M=max(16, power_of_two(rows)),
         BLOCK_N=blocks.rows,
         BLOCK_K=blocks.columns,
-        AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
     )
     if not split:
         return y[0]

@@ -8,7 +8,7 @@ MAX_ROWS = 64
 """Most rows of x; beyond, XLA's own products are as fast."""
 
 PREFETCH_BYTES = 8 * 2**20
-"""Most bytes that a product prefetches of the next weight."""
+"""Most bytes that a product of one row prefetches of the next weight."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,6 @@ def tile_kernel(
     weight,
     bias,
     residual,
-    ahead,
     out,
     M: tl.constexpr,
     N: tl.constexpr,
@@ -114,13 +113,12 @@ def tile_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    AHEAD_GROUPS: tl.constexpr,
 ):
     """out[M, N] = epilogue(x[M, K] @ weight[N, K].T); with SWIGLU the weight is [2N, K].
 
     With SPLITS > 1 program axis 2 takes a share of K each and `out` is f32[SPLITS, M, N], the sums
-    before any epilogue. K is a multiple of SPLITS * BLOCK_K. In the end every program prefetches
-    its part of AHEAD_GROUPS of `ahead`.
+    before any epilogue. K is a multiple of SPLITS * BLOCK_K. Programs that share weight rows follow
+    each other, so that they are read from memory once.
     """
     tokens = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     rows = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -154,10 +152,3 @@ def tile_kernel(
     if residual is not None:
         acc += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + split * M * N + at, acc.to(out.dtype.element_ty), mask=inside)
-    if ahead is not None:
-        program = tl.program_id(0) + tl.num_programs(0) * (
-            tl.program_id(1) + tl.num_programs(1) * split
-        )
-        programs = tl.num_programs(0) * tl.num_programs(1) * tl.num_programs(2)
-        for group in range(program, AHEAD_GROUPS, programs):
-            prefetch_group(ahead, group)

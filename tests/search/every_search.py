@@ -61,6 +61,7 @@ THOUGHT_SEARCHES = {
         MctsConfig(
             num_simulations=12,
             num_children=4,
+            inner_children=3,
             num_expansions=6,
             batch=2,
             max_depth=3,

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from jax import Array
 
 from dendrite_jax import engine, search
-from dendrite_jax.cache import CacheConfig, block_bytes
+from dendrite_jax.cache import Appended, CacheConfig, KVPool, block_bytes
 from dendrite_jax.engine import State, StopRules
 from dendrite_jax.search import BeamSearchConfig, RewardModel, SampleThoughts, ValueTokens
 from dendrite_jax.testing import BigramModel
@@ -24,17 +25,21 @@ POOL_BYTES = LARGE.num_blocks * block_bytes(dtype=jnp.float32, **KV_SHAPE)
 
 
 class WideModel(BigramModel):
-    """A bigram model that asks for a cache as large as a decoder's."""
+    """A bigram model with a cache as large as a decoder's, which it reads, so that XLA keeps it."""
 
     @property
     def kv_shape(self) -> dict[str, int]:
         return KV_SHAPE
 
+    def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
+        pool, hidden = super().forward(pool, appended, tokens)
+        return pool, hidden + pool.k[0, 0, 0, 0, 0] + pool.v[0, 0, 0, 0, 0]
+
 
 MODEL = WideModel(bigram().table)
 
 
-def program(name: str, state: State, roots: jax.Array) -> tuple[State, Any]:
+def program(name: str, state: State, roots: Array) -> tuple[State, Any]:
     key = jax.random.key(0)
     if name == "beam_search":
         config = BeamSearchConfig(width=4, max_new_tokens=8)
@@ -61,7 +66,7 @@ def test_a_reward_model_holds_one_pool_more() -> None:
     scorer = RewardModel(MODEL, ValueTokens.of([1, 2], [1.0, 0.0]))
     expand = SampleThoughts(4, StopRules.of([1]))
 
-    def run(state: State, roots: jax.Array) -> tuple[State, Any]:
+    def run(state: State, roots: Array) -> tuple[State, Any]:
         bound = THOUGHT_SEARCHES["depth_first"].bound()
         return bound(MODEL, state, roots, jax.random.key(0), expand=expand, score=scorer)
 

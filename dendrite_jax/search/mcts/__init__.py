@@ -1,9 +1,7 @@
 """Monte Carlo tree search: an abstract core, and the search on the engine."""
 
 from dendrite_jax.search.mcts.expansion import (
-    EndsAt,
     Prior,
-    TopTokens,
     ValuePrior,
     Worth,
     even_prior,
@@ -21,9 +19,9 @@ from dendrite_jax.search.mcts.search import (
     simulate,
     start,
 )
+from dendrite_jax.search.mcts.tokens import TopTokens
 
 __all__ = [
-    "EndsAt",
     "Gumbel",
     "MctsConfig",
     "MctsLoop",

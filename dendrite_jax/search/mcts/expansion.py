@@ -10,8 +10,7 @@ from flax import struct
 from jax import Array
 
 from dendrite_jax import engine
-from dendrite_jax.engine import Model, State
-from dendrite_jax.engine.sampling import token_logprob
+from dendrite_jax.engine import NO_TOKEN, Model, State
 from dendrite_jax.search.expand import Expand, Thoughts
 from dendrite_jax.search.mcts.growth import Expansion
 from dendrite_jax.search.scoring import Scored, Scorer, usable_value
@@ -46,66 +45,6 @@ class ValuePrior(struct.PyTreeNode):
 
     def __call__(self, thoughts: Thoughts, scored: Scored) -> Array:
         return scored.value / self.temperature
-
-
-class TopTokens(struct.PyTreeNode):
-    """Grows siblings by the likeliest tokens, one each: search at the level of tokens.
-
-    The lanes of siblings stand together, `count` of them, as many as the search has children. Use
-    it with `likelihood_prior` and a scorer that knows where a text ends, such as `EndsAt`.
-
-    Attributes:
-      count: tokens tried after a node, the likeliest that its grammar allows (static).
-    """
-
-    count: int = struct.field(pytree_node=False)
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count is {self.count}; it must be at least 1")
-
-    @property
-    def max_tokens(self) -> int:
-        return 1
-
-    def __call__(
-        self, model: Model, state: State, branches: Array, parents: Array
-    ) -> tuple[State, Thoughts]:
-        if self.count > model.vocab_size:
-            raise ValueError(f"count is {self.count}; it must be at most {model.vocab_size}")
-        logits = engine.next_logits(model, state, branches)
-        allowed, ranked = jax.lax.top_k(engine.mask_logits(state, branches, logits), self.count)
-        rank = jnp.arange(branches.shape[0])[:, None] % self.count
-        token = jnp.take_along_axis(ranked, rank, axis=1)[:, 0]
-        exists = ~jnp.isneginf(jnp.take_along_axis(allowed, rank, axis=1)[:, 0])
-        grown = jnp.where(exists, branches, -1)
-        logprob = token_logprob(logits, token)
-        unknown = engine.is_unknown(state, grown, token)
-        state, ok = engine.advance(model, state, grown, token)
-        return state, Thoughts(
-            branch=branches,
-            tokens=jnp.where(ok, token, engine.NO_TOKEN)[:, None],
-            length=ok.astype(jnp.int32),
-            complete=ok,
-            failed=(grown >= 0) & ~ok & ~unknown,
-            raw_logprob=jnp.where(ok, logprob, 0.0),
-            logprob=jnp.where(ok, logprob, 0.0),
-            parent=parents,
-        )
-
-
-class EndsAt(struct.PyTreeNode):
-    """A scorer's values; a thought that ends with one of some tokens is an answer."""
-
-    scorer: Scorer
-    tokens: Array  # i32[n]
-
-    def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
-        scored = self.scorer(model, state, thoughts)
-        last = jnp.maximum(thoughts.length - 1, 0)[:, None]
-        token = jnp.take_along_axis(thoughts.tokens, last, axis=1)
-        ends = jnp.any(token == self.tokens, axis=1) & (thoughts.length > 0)
-        return scored._replace(answer=scored.answer | ends)
 
 
 class Worth(Protocol):
@@ -152,59 +91,136 @@ def make_children(
     node = jnp.maximum(nodes, ROOT)
     parents = jnp.where(nodes == NO_NODE, -1, held.branch[problem, node])
     state, ready = _commit(model, held, nodes, parents, pieces.commit)
-    family = (*nodes.shape, shape.num_children)
-    count = jnp.where(nodes == ROOT, shape.num_children, shape.inner_children)
-    wanted = ready[..., None] & (jnp.arange(shape.num_children) < count[..., None])
-    lanes = jnp.where(wanted, parents[..., None], -1).reshape(-1)
-    state, branches = engine.fork(state, lanes)
-    parent_nodes = jnp.broadcast_to(nodes[..., None], family)
-    state, thoughts = pieces.expand(model, state, branches, parent_nodes.reshape(-1))
-    scored = pieces.score(model, state, thoughts)
-
-    value = usable_value(scored, thoughts)
-    value = jnp.where(jnp.isposinf(value), -jnp.inf, value)  # no mean survives it
-    siblings = (nodes.size, shape.num_children)
-    distinct = drop_duplicates(value.reshape(siblings), scored.merge_key.reshape(siblings))
-    distinct = distinct.reshape(family)
-    worth = pieces.worth(distinct)
-    prior = pieces.prior(thoughts, scored).reshape(family)
-    exists = ~jnp.isneginf(distinct) & jnp.isfinite(worth) & jnp.isfinite(prior)
-    depth = held.record.depth[problem, node] + 1
-    ends = scored.answer | engine.has_ended(state, thoughts.branch)
-    ends = ends.reshape(family) | (depth == shape.max_depth)[..., None]
-    state = engine.free(state, jnp.where((exists & ~ends).reshape(-1), -1, branches))
-
-    rows = jnp.where(
-        (nodes == NO_NODE)[..., None],
-        held.branch.shape[1],
-        first_child[..., None] + jnp.arange(shape.num_children),
+    thought_tokens = held.record.tokens.shape[2]
+    state, grown = _grow(
+        model, state, jnp.where(ready, parents, -1), nodes, pieces, shape, thought_tokens
     )
-    made = (branches >= 0).reshape(family)
+    depth = held.record.depth[problem, node] + 1
+    ends = grown.answer | (depth == shape.max_depth)[..., None]
+    state = engine.free(state, jnp.where(grown.exists & ~ends, -1, grown.branch).reshape(-1))
+
+    rows = first_child[..., None] + jnp.arange(shape.num_children)
+    rows = jnp.where((nodes == NO_NODE)[..., None], held.branch.shape[1], rows)
+    made = grown.branch >= 0
 
     def write(field: Array, values: Array) -> Array:
         return field.at[problem[..., None], rows].set(values, mode="drop")
 
     record = held.record
     record = record.replace(
-        parent=write(record.parent, jnp.where(made, parent_nodes, NO_NODE)),
+        parent=write(record.parent, jnp.where(made, nodes[..., None], NO_NODE)),
         depth=write(record.depth, jnp.where(made, depth[..., None], 0)),
-        tokens=write(record.tokens, thoughts.tokens.reshape(*family, -1)),
-        raw_logprob=write(record.raw_logprob, thoughts.raw_logprob.reshape(family)),
-        logprob=write(record.logprob, thoughts.logprob.reshape(family)),
-        value=write(record.value, value.reshape(family)),
-        merge_key=write(record.merge_key, scored.merge_key.reshape(family)),
+        tokens=write(record.tokens, grown.tokens),
+        raw_logprob=write(record.raw_logprob, grown.raw_logprob),
+        logprob=write(record.logprob, grown.logprob),
+        value=write(record.value, grown.value),
+        merge_key=write(record.merge_key, grown.merge_key),
         terminal=write(record.terminal, made & ends),
     )
-    branch = write(held.branch, jnp.where(exists & ~ends, branches.reshape(family), -1))
-    refused = (lanes >= 0) & (branches < 0)
-    short = jnp.any((refused | thoughts.failed).reshape(family), axis=2)
     expansion = Expansion(
-        prior_logits=jnp.where(exists, prior, -jnp.inf),
-        value=jnp.where(exists, worth, 0.0),
+        prior_logits=jnp.where(grown.exists, grown.prior, -jnp.inf),
+        value=jnp.where(grown.exists, grown.worth, 0.0),
         terminal=ends,
-        out_of_room=short | ((parents >= 0) & ~ready),
+        out_of_room=jnp.any(grown.out_of_room, axis=2) | ((parents >= 0) & ~ready),
     )
+    branch = write(held.branch, jnp.where(grown.exists & ~ends, grown.branch, -1))
     return held._replace(state=state, record=record, branch=branch), expansion
+
+
+class _Grown(NamedTuple):
+    """Children, each field [problems, batch, num_children, …]."""
+
+    branch: Array  # i32, −1 where none was made
+    tokens: Array  # i32[…, thought_tokens]
+    raw_logprob: Array  # f32
+    logprob: Array  # f32
+    value: Array  # f32, the scorer's; −inf rejects
+    merge_key: Array  # i32
+    worth: Array  # f32
+    prior: Array  # f32
+    answer: Array  # bool
+    exists: Array  # bool, selection may take it
+    out_of_room: Array  # bool, wanted but not made, or not finished
+
+
+def _grow(
+    model: Model,
+    state: State,
+    parents: Array,
+    nodes: Array,
+    pieces: Pieces,
+    shape: Shape,
+    thought_tokens: int,
+) -> tuple[State, _Grown]:
+    """Forks and grows the children of branches i32[problems, batch], −1 for none."""
+    count = jnp.where(nodes == ROOT, shape.num_children, shape.inner_children)
+
+    def grow(state: State, width: int) -> tuple[State, _Grown]:
+        """Up to so many children of each."""
+        family = (*parents.shape, width)
+        wanted = jnp.arange(width) < count[..., None]
+        lanes = jnp.where(wanted, parents[..., None], -1).reshape(-1)
+        state, branches = engine.fork(state, lanes)
+        parent_nodes = jnp.broadcast_to(nodes[..., None], family).reshape(-1)
+        state, thoughts = pieces.expand(model, state, branches, parent_nodes)
+        scored = pieces.score(model, state, thoughts)
+        value = usable_value(scored, thoughts)
+        value = jnp.where(jnp.isposinf(value), -jnp.inf, value)  # no mean survives it
+        siblings = (parents.size, width)
+        distinct = drop_duplicates(value.reshape(siblings), scored.merge_key.reshape(siblings))
+        distinct = distinct.reshape(-1)
+        worth, prior = pieces.worth(distinct), pieces.prior(thoughts, scored)
+        grown = _Grown(
+            branch=branches,
+            tokens=thoughts.tokens,
+            raw_logprob=thoughts.raw_logprob,
+            logprob=thoughts.logprob,
+            value=value,
+            merge_key=scored.merge_key,
+            worth=worth,
+            prior=prior,
+            answer=scored.answer | engine.has_ended(state, thoughts.branch),
+            exists=~jnp.isneginf(distinct) & jnp.isfinite(worth) & jnp.isfinite(prior),
+            out_of_room=((lanes >= 0) & (branches < 0)) | thoughts.failed,
+        )
+
+        def fill(field: Array, rows: Array) -> Array:
+            return rows.at[:, :, :width].set(field.reshape(*family, *field.shape[1:]))
+
+        return state, jax.tree.map(fill, grown, nothing)
+
+    nothing = _no_children((*parents.shape, shape.num_children), thought_tokens)
+    if shape.inner_children == shape.num_children:
+        return grow(state, shape.num_children)
+    # Roots are expanded once, before other nodes; the lanes that only they need are not run later.
+    # A loop of at most one round keeps the pool in place; a conditional would copy it.
+    opens = jnp.any(nodes == ROOT)
+    carry = (state, nothing)
+    for wanted, width in ((opens, shape.num_children), (~opens, shape.inner_children)):
+        _, carry = jax.lax.while_loop(
+            lambda loop: loop[0],
+            lambda loop, width=width: (jnp.zeros_like(loop[0]), grow(loop[1][0], width)),
+            (wanted, carry),
+        )
+    return carry
+
+
+def _no_children(family: tuple[int, int, int], thought_tokens: int) -> _Grown:
+    """What stands where a node has fewer children than its family has rows."""
+    zero, no = jnp.zeros(family, jnp.float32), jnp.zeros(family, bool)
+    return _Grown(
+        branch=jnp.full(family, -1, jnp.int32),
+        tokens=jnp.full((*family, thought_tokens), NO_TOKEN, jnp.int32),
+        raw_logprob=zero,
+        logprob=zero,
+        value=jnp.full(family, -jnp.inf, jnp.float32),
+        merge_key=jnp.zeros(family, jnp.int32),
+        worth=zero,
+        prior=zero,
+        answer=no,
+        exists=no,
+        out_of_room=no,
+    )
 
 
 def _commit(

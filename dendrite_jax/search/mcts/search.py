@@ -28,6 +28,7 @@ from dendrite_jax.search.mcts.expansion import (
 from dendrite_jax.search.mcts.growth import Expansion
 from dendrite_jax.search.mcts.reroot import reroot as reroot_statistics
 from dendrite_jax.search.mcts.statistics import Statistics
+from dendrite_jax.search.mcts.tokens import TopTokens
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.scoring import Scorer, mean_loglikelihood
 from dendrite_jax.search.select import best
@@ -40,6 +41,7 @@ class MctsConfig(SimulationConfig):
 
     Attributes:
       inner_children: children that an expansion below the root makes; `num_children` when None.
+        Both widths are compiled, and the larger one is run for roots alone.
       max_depth: thoughts on a path, at most; one that deep ends its path as an answer does.
       num_answers: answers that come out.
       rank_by_visits: whether the most visited answers come out rather than the best valued.
@@ -162,11 +164,19 @@ def simulate(
     worth: Worth = jnp.exp,
     commit: Array | None = None,
 ) -> MctsLoop:
-    """Simulates up to the next batch of expansions of every problem, and makes them."""
+    """Simulates up to the next batch of expansions of every problem, and makes them.
+
+    Raises:
+      ValueError: `expand` is a `TopTokens` for another number of children.
+    """
+    inner_children = config.inner_children or config.num_children
+    if isinstance(expand, TopTokens) and {expand.count} != {config.num_children, inner_children}:
+        raise ValueError(
+            f"count is {expand.count}; it must be num_children, {config.num_children}, and "
+            f"inner_children, {inner_children}"
+        )
     pieces = Pieces(expand, score, prior, worth, commit)
-    shape = Shape(
-        config.num_children, config.inner_children or config.num_children, config.max_depth
-    )
+    shape = Shape(config.num_children, inner_children, config.max_depth)
 
     def children(held: Held, nodes: Array, first_child: Array) -> tuple[Held, Expansion]:
         return make_children(model, held, nodes, first_child, pieces, shape)

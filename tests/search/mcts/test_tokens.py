@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,8 @@ from llguidance import LLMatcher
 
 from dendrite_jax.cache import CacheConfig, debug
 from dendrite_jax.engine import State
-from dendrite_jax.search import MctsConfig, SearchResult, mcts, mean_loglikelihood
-from dendrite_jax.search.mcts import EndsAt, Puct, TopTokens, likelihood_prior
+from dendrite_jax.search import AnswerTokens, MctsConfig, SearchResult, mcts, mean_loglikelihood
+from dendrite_jax.search.mcts import Puct, TopTokens, likelihood_prior
 from engine.constraint_programs import (
     END,
     TOKENS,
@@ -53,7 +55,7 @@ def run(state: State, ids: np.ndarray) -> tuple[State, SearchResult]:
             keys,
             CONFIG,
             expand=TopTokens(CHILDREN),
-            score=EndsAt(mean_loglikelihood, jnp.array([END])),
+            score=AnswerTokens(mean_loglikelihood, jnp.array([END])),
             prior=likelihood_prior,
         )
     )
@@ -113,6 +115,14 @@ def test_a_grammar_leaves_only_its_own_tokens() -> None:
     for problem in range(3):
         answer = found.tokens[problem, 0][: found.length[problem, 0]].tolist()
         assert answer[-1] == END or len(answer) == CONFIG.max_depth
+
+
+@pytest.mark.parametrize("fields", [{"num_children": 4}, {"num_children": 3, "inner_children": 2}])
+def test_another_number_of_children_is_refused(fields: dict[str, Any]) -> None:
+    state, ids = opened()
+    config = MctsConfig(**fields)
+    with pytest.raises(ValueError, match="count is 3; it must be num_children"):
+        mcts(model(), state, jnp.asarray(ids), jax.random.key(0), config, expand=TopTokens(3))
 
 
 def test_more_children_than_tokens_are_refused() -> None:
