@@ -35,6 +35,7 @@ BOUNDS = {"bfloat16": 1e-2, "float16": 2e-3, "float32": 1e-4}
 """Largest relative error, ‖out − twin‖ / ‖twin‖."""
 
 BLOCKS, LANES, MAX_BLOCKS = 640, 24, 160
+"""Every tree is padded to these, so that a shape is compiled once."""
 
 SHAPES = [(32, 8, 128), (8, 8, 64), (7, 1, 128), (16, 1, 256), (8, 2, 96)]
 """Query heads, kv heads, head_dim."""
@@ -44,6 +45,7 @@ OPTIONS: list[dict[str, Any]] = [{}, {"window": 100}, {"softcap": 5.0}]
 CASES = [(SHAPES[0], option) for option in OPTIONS] + [
     (shape, OPTIONS[index % 3]) for index, shape in enumerate(SHAPES[1:])
 ]
+"""The first shape with every option, the others with one each."""
 
 
 def _attend(
@@ -79,14 +81,16 @@ def relative_error(call: Callable[..., Any], arrays: tuple[Any, ...], **options:
 
 
 def _pools(kv_heads: int, head_dim: int, dtype: Any) -> tuple[Array, Array]:
+    """Two layers of random keys and values."""
     shape = (2, BLOCKS, kv_heads, 16, head_dim)
     keys = jax.random.split(jax.random.key(1))
     return jax.random.normal(keys[0], shape, dtype), jax.random.normal(keys[1], shape, dtype)
 
 
-def _tree(rng: np.random.Generator, tokens: int = 300) -> Tree:
+def _tree(rng: np.random.Generator) -> Tree:
+    """A random tree that fits the pools, padded to the common shape."""
     while True:
-        tree = random_tree(rng, LANES, tokens)
+        tree = random_tree(rng, LANES, 300)
         if tree.num_blocks <= BLOCKS and tree.table.shape[1] <= MAX_BLOCKS:
             return tree.padded(MAX_BLOCKS, BLOCKS)
 

@@ -83,17 +83,18 @@ def _operands(spec: dict[str, Any], rows: int) -> dict[str, Any]:
 def _body(compute: Callable[..., Array], spec: dict[str, Any], repeats: int) -> Callable[..., Any]:
     """A turn: `repeats` dependent products over the weights in rotation."""
 
+    chained = bool(spec.get("residual"))
+
     def body(carry: Array, x: Array, norm: Array | None, weights: list[Array]) -> Array:
+        row_kernel = carry.shape[0] == 1 and compute is not reference.skinny_matmul
         for index in range(repeats):
-            chained = bool(spec.get("residual"))
-            xla = compute is reference.skinny_matmul
             if chained:
                 # XLA would move a product that does not depend on the carry out of the loop, and
                 # a split one adds the carry by XLA
-                operand = x if carry.shape[0] == 1 and not xla else x + carry[:, :1] * 1e-6
+                operand = x if row_kernel else x + carry[:, :1] * 1e-6
             else:
                 # one row starts with the columns that the kernel reads; a slice would be a launch
-                operand = carry if carry.shape[0] == 1 and not xla else carry[:, : spec["depth"]]
+                operand = carry if row_kernel else carry[:, : spec["depth"]]
             carry = compute(
                 operand,
                 weights[index % len(weights)],

@@ -117,6 +117,7 @@ def measure(heads: int, kv_heads: int) -> list[dict[str, Any]]:
 
 
 def _measure(name: str, tree: Tree, heads: int, kv_heads: int) -> dict[str, Any]:
+    """The record of one tree."""
     q, pools, table, length = _operands(tree, heads, kv_heads)
     plan = jax.jit(make_plan, static_argnums=3)(table, length, pools[0], heads)
     wide = -(-table.shape[1] // 128) * 128  # jax's wants a multiple of its 16 splits of 8 pages
