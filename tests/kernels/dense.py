@@ -12,8 +12,8 @@ BLOCK = 16
 BOUNDS = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}
 """Largest relative error by dtype, ‖got − oracle‖ / ‖oracle‖.
 
-Rounding the softmax weights and the output costs half a unit in the last place each, 2⁻¹⁰ together
-in float16 and 2⁻⁸ in bfloat16; in float32 sums of a few hundred terms cost more than rounding does.
+Rounding the softmax weights and the output costs at most half a unit in the last place each, 2⁻¹⁰
+together in float16 and 2⁻⁷ in bfloat16; in float32 the sums cost more than that.
 """
 
 
