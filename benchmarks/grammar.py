@@ -79,8 +79,8 @@ def run(vocab_size: int = VOCAB_SIZE, lanes: int = LANES) -> dict[str, Any]:
         },
         "peers": peer_rows,
         "notes": [
-            "compile_cpu_ms is processor time, as are the step's figures where the device is a CPU; "
-            "all other times are the wall clock's"
+            "compile_cpu_ms is processor time, as are the step's figures where the device is a "
+            "CPU; all other times are the wall clock's"
         ],
         "not_measured": [
             *not_measured,

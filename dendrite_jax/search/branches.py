@@ -65,10 +65,10 @@ class Branches(struct.PyTreeNode):
     mirror: Any = None
 
 
-def start(
+def hold_roots(
     scorer: AnyScorer, state: State, roots: Array, key: Array
-) -> tuple[Branches, Array, Array]:
-    """A search's first branches.
+) -> tuple[Branches, Array, Ledger]:
+    """What a search begins with.
 
     Args:
       scorer: of the search.
@@ -77,13 +77,27 @@ def start(
       key: a random key, or one a problem.
 
     Returns:
-      The branches; the problems' key words u32[problems, 2]; a child of each root i32[problems].
+      The branches; a random key a problem; the ledger before the search.
     """
     keys = key if key.ndim else jax.random.split(key, roots.shape[0])
     state = engine.set_keys(state, roots, keys)
     mirror = scorer.open(state, roots) if isinstance(scorer, StatefulScorer) else None
-    held, first = fork(scorer, Branches(state, mirror), roots)
-    return held, jax.random.key_data(keys), first
+    held = Branches(state, mirror)
+    return held, keys, ledger(scorer, held)
+
+
+def start(
+    scorer: AnyScorer, state: State, roots: Array, key: Array
+) -> tuple[Branches, Array, Array, Ledger]:
+    """A search's first branches; arguments as in `hold_roots`.
+
+    Returns:
+      The branches; the problems' key words u32[problems, 2]; a child of each root i32[problems];
+      the ledger before the search.
+    """
+    held, keys, before = hold_roots(scorer, state, roots, key)
+    held, first = fork(scorer, held, roots)
+    return held, jax.random.key_data(keys), first, before
 
 
 def fork(scorer: AnyScorer, held: Branches, parents: Array) -> tuple[Branches, Array]:
@@ -97,15 +111,15 @@ def fork(scorer: AnyScorer, held: Branches, parents: Array) -> tuple[Branches, A
 
 def append(
     scorer: AnyScorer, model: Model, held: Branches, branches: Array, tokens: Array
-) -> Branches:
-    """Appends the same tokens i32[length] to each branch i32[n]."""
+) -> tuple[Branches, Array]:
+    """Appends the same tokens i32[length] to each branch i32[n]; bool[n], where they had room."""
     rows = jnp.broadcast_to(tokens, (branches.shape[0], tokens.shape[0]))
     count = jnp.full(branches.shape, tokens.shape[0])
-    state, _ = engine.prefill(model, held.state, branches, rows, count)
+    state, stepped = engine.prefill(model, held.state, branches, rows, count)
     mirror = held.mirror
     if isinstance(scorer, StatefulScorer):
         mirror = scorer.append(mirror, branches, rows, count)
-    return Branches(state, mirror)
+    return Branches(state, mirror), stepped.ok
 
 
 def score(
@@ -129,9 +143,9 @@ def free(scorer: AnyScorer, held: Branches, branches: Array) -> Branches:
     return Branches(engine.free(held.state, branches), mirror)
 
 
-def spent(scorer: AnyScorer, held: Branches, before: Ledger) -> Ledger:
-    """What a search cost: the state's ledger since `before`, and the tokens its scorer scored."""
-    ledger = held.state.cache.ledger.since(before)
+def ledger(scorer: AnyScorer, held: Branches) -> Ledger:
+    """The state's ledger; tokens scored are those of the scorer's mirror if it has one."""
+    own = held.state.cache.ledger
     if isinstance(scorer, StatefulScorer):
-        ledger = ledger.replace(scored=scorer.ledger(held.mirror).scored)
-    return ledger
+        own = own.replace(scored=scorer.ledger(held.mirror).scored)
+    return own

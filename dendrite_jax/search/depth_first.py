@@ -141,7 +141,7 @@ def finish(
         loop.at_capacity,
         max_depth=config.depth,
         state=held.state,
-        ledger=held_branches.spent(score, held, loop.before),
+        ledger=held_branches.ledger(score, held).since(loop.before),
     )
 
 
@@ -155,8 +155,7 @@ def start(
 ) -> DepthFirstLoop:
     """The search before its first expansion; arguments as in `depth_first`."""
     problems = roots.shape[0]
-    before = state.cache.ledger
-    held, keys, first = held_branches.start(score, state, roots, key)
+    held, keys, first, before = held_branches.start(score, state, roots, key)
     none = jnp.full((problems, config.stack), NO_NODE, jnp.int32)
     return DepthFirstLoop(
         step=jnp.int32(0),
@@ -193,7 +192,7 @@ def step(
     held = loop.held
     if commit is not None:
         ids = jnp.where(depth > 0, branch, -1)  # a root has no thought
-        held = held_branches.append(score, model, held, ids, commit)
+        held, _ = held_branches.append(score, model, held, ids, commit)
     parents = jnp.repeat(branch, config.proposals)
     held, children = held_branches.fork(score, held, parents)
     held = held_branches.free(score, held, branch)

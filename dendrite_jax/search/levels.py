@@ -187,8 +187,7 @@ def start(
 ) -> LevelsLoop:
     """The search before its first level; arguments as in `search`."""
     problems = roots.shape[0]
-    before = state.cache.ledger
-    held, keys, first = held_branches.start(score, state, roots, key)
+    held, keys, first, before = held_branches.start(score, state, roots, key)
     none = jnp.full((problems, config.kept), NO_NODE, jnp.int32)
     return LevelsLoop(
         level=jnp.int32(0),
@@ -221,7 +220,7 @@ def grow(
     held = loop.held
     if commit is not None:
         ids = jnp.where(loop.level > 0, loop.frontier.reshape(-1), -1)  # a root has no thought
-        held = held_branches.append(score, model, held, ids, commit)
+        held, _ = held_branches.append(score, model, held, ids, commit)
     place = rules.share(loop)
     held, branches, refused = _fork_proposals(score, held, loop.frontier, place)
     place = jnp.maximum(place, 0)
@@ -298,7 +297,7 @@ def finish(loop: LevelsLoop, config: Levels, score: AnyScorer) -> tuple[State, S
         loop.at_capacity,
         max_depth=config.depth,
         state=held.state,
-        ledger=held_branches.spent(score, held, loop.before),
+        ledger=held_branches.ledger(score, held).since(loop.before),
     )
 
 

@@ -191,11 +191,11 @@ def monte_carlo(
         search=partial(mcts, **bound),
         steps=Steps(
             start=lambda state, roots, key: start_mcts(
-                state, roots, key, config, pieces.expand.max_tokens
+                state, roots, key, config, pieces.expand.max_tokens, pieces.score
             ),
             advance=lambda model, loop: simulate(model, loop, **bound),
             view=lambda loop: View(
-                read(loop, config), jnp.full((loop.held.branch.shape[0], 1), NO_NODE)
+                read(loop, config, pieces.score), jnp.full((loop.held.branch.shape[0], 1), NO_NODE)
             ),
             unfinished=lambda loop: loop.unfinished,
             close=lambda loop: (loop.held.state, held(loop)),

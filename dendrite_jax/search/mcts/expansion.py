@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from dendrite_jax import engine
 from dendrite_jax.engine import NO_TOKEN, Model, State
+from dendrite_jax.search import branches as held_branches
+from dendrite_jax.search.branches import AnyScorer, Branches
 from dendrite_jax.search.expand import Expand, Thoughts
 from dendrite_jax.search.mcts.growth import Expansion
-from dendrite_jax.search.scoring import Scored, Scorer, usable_value
+from dendrite_jax.search.scoring import Scored, usable_value
 from dendrite_jax.search.select import drop_duplicates
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
 
@@ -57,7 +58,7 @@ class Pieces(NamedTuple):
     """What expands nodes."""
 
     expand: Expand
-    score: Scorer
+    score: AnyScorer
     prior: Prior
     worth: Worth
     commit: Array | None  # i32[n]
@@ -74,10 +75,14 @@ class Shape(NamedTuple):
 class Held(NamedTuple):
     """What a tree holds beside its statistics."""
 
-    state: State
+    branches: Branches
     record: SearchTree
     branch: Array  # i32[problems, nodes], of each node that may be expanded; −1 for none
     bare_root: Array  # bool[problems], the root is a prompt, to which nothing is committed
+
+    @property
+    def state(self) -> State:
+        return self.branches.state
 
 
 def make_children(
@@ -90,14 +95,15 @@ def make_children(
     problem = jnp.arange(nodes.shape[0])[:, None]
     node = jnp.maximum(nodes, ROOT)
     parents = jnp.where(nodes == NO_NODE, -1, held.branch[problem, node])
-    state, ready = _commit(model, held, nodes, parents, pieces.commit)
-    thought_tokens = held.record.tokens.shape[2]
-    state, grown = _grow(
-        model, state, jnp.where(ready, parents, -1), nodes, pieces, shape, thought_tokens
+    branches, ready = _commit(model, held, nodes, parents, pieces)
+    none = _no_children((*nodes.shape, shape.num_children), held.record.tokens.shape[2])
+    branches, grown = _grow(
+        model, branches, jnp.where(ready, parents, -1), nodes, pieces, shape, none
     )
     depth = held.record.depth[problem, node] + 1
     ends = grown.answer | (depth == shape.max_depth)[..., None]
-    state = engine.free(state, jnp.where(grown.exists & ~ends, -1, grown.branch).reshape(-1))
+    dropped = jnp.where(grown.exists & ~ends, -1, grown.branch)
+    branches = held_branches.free(pieces.score, branches, dropped.reshape(-1))
 
     rows = first_child[..., None] + jnp.arange(shape.num_children)
     rows = jnp.where((nodes == NO_NODE)[..., None], held.branch.shape[1], rows)
@@ -124,7 +130,7 @@ def make_children(
         out_of_room=jnp.any(grown.out_of_room, axis=2) | ((parents >= 0) & ~ready),
     )
     branch = write(held.branch, jnp.where(grown.exists & ~ends, grown.branch, -1))
-    return held._replace(state=state, record=record, branch=branch), expansion
+    return held._replace(branches=branches, record=record, branch=branch), expansion
 
 
 class _Grown(NamedTuple):
@@ -145,67 +151,77 @@ class _Grown(NamedTuple):
 
 def _grow(
     model: Model,
-    state: State,
+    branches: Branches,
     parents: Array,
     nodes: Array,
     pieces: Pieces,
     shape: Shape,
-    thought_tokens: int,
-) -> tuple[State, _Grown]:
+    none: _Grown,
+) -> tuple[Branches, _Grown]:
     """Forks and grows the children of branches i32[problems, batch], −1 for none."""
     count = jnp.where(nodes == ROOT, shape.num_children, shape.inner_children)
-
-    def grow(state: State, width: int) -> tuple[State, _Grown]:
-        """Up to so many children of each."""
-        family = (*parents.shape, width)
-        wanted = jnp.arange(width) < count[..., None]
-        lanes = jnp.where(wanted, parents[..., None], -1).reshape(-1)
-        state, branches = engine.fork(state, lanes)
-        parent_nodes = jnp.broadcast_to(nodes[..., None], family).reshape(-1)
-        state, thoughts = pieces.expand(model, state, branches, parent_nodes)
-        scored = pieces.score(model, state, thoughts)
-        value = usable_value(scored, thoughts)
-        value = jnp.where(jnp.isposinf(value), -jnp.inf, value)  # no mean survives it
-        siblings = (parents.size, width)
-        distinct = drop_duplicates(value.reshape(siblings), scored.merge_key.reshape(siblings))
-        distinct = distinct.reshape(-1)
-        worth, prior = pieces.worth(distinct), pieces.prior(thoughts, scored)
-        grown = _Grown(
-            branch=branches,
-            tokens=thoughts.tokens,
-            raw_logprob=thoughts.raw_logprob,
-            logprob=thoughts.logprob,
-            value=value,
-            merge_key=scored.merge_key,
-            worth=worth,
-            prior=prior,
-            answer=scored.answer | engine.has_ended(state, thoughts.branch),
-            exists=~jnp.isneginf(distinct) & jnp.isfinite(worth) & jnp.isfinite(prior),
-            out_of_room=((lanes >= 0) & (branches < 0)) | thoughts.failed,
-        )
-
-        def fill(field: Array, rows: Array) -> Array:
-            return rows.at[:, :, :width].set(field.reshape(*family, *field.shape[1:]))
-
-        return state, jax.tree.map(fill, grown, nothing)
-
-    nothing = _no_children((*parents.shape, shape.num_children), thought_tokens)
     if shape.inner_children == shape.num_children:
-        return grow(state, shape.num_children)
+        return _grow_family(model, branches, parents, nodes, count, pieces, none)
+
+    def grow_if(
+        wanted: Array, width: int, carry: tuple[Branches, _Grown]
+    ) -> tuple[Branches, _Grown]:
+        def grow(loop: tuple[Array, tuple[Branches, _Grown]]) -> Any:
+            branches, grown = loop[1]
+            first = jax.tree.map(lambda field: field[:, :, :width], grown)
+            branches, first = _grow_family(model, branches, parents, nodes, count, pieces, first)
+            grown = jax.tree.map(lambda all, some: all.at[:, :, :width].set(some), grown, first)
+            return jnp.zeros_like(wanted), (branches, grown)
+
+        # A loop of at most one round keeps the pool in place; a conditional would copy it.
+        return jax.lax.while_loop(lambda loop: loop[0], grow, (wanted, carry))[1]
+
     # Roots are expanded once, before other nodes; the lanes that only they need are not run later.
-    # A loop of at most one round keeps the pool in place; a conditional would copy it.
     opens = jnp.any(nodes == ROOT)
-    carry = (state, nothing)
-    for wanted, width in ((opens, shape.num_children), (~opens, shape.inner_children)):
-        _, carry = jax.lax.while_loop(
-            lambda loop: loop[0],
-            lambda loop, width=width: (jnp.zeros_like(loop[0]), grow(loop[1][0], width)),
-            (wanted, carry),
-        )
-    return carry
+    carry = grow_if(opens, shape.num_children, (branches, none))
+    return grow_if(~opens, shape.inner_children, carry)
 
 
-def _no_children(family: tuple[int, int, int], thought_tokens: int) -> _Grown:
+def _grow_family(
+    model: Model,
+    held: Branches,
+    parents: Array,
+    nodes: Array,
+    count: Array,
+    pieces: Pieces,
+    none: _Grown,
+) -> tuple[Branches, _Grown]:
+    """Grows up to `count` i32[problems, batch] children of each, as many as `none` has rows."""
+    family = none.branch.shape
+    wanted = jnp.arange(family[-1]) < count[..., None]
+    lanes = jnp.where(wanted, parents[..., None], -1).reshape(-1)
+    held, branches = held_branches.fork(pieces.score, held, lanes)
+    parent_nodes = jnp.broadcast_to(nodes[..., None], family).reshape(-1)
+    state, thoughts = pieces.expand(model, held.state, branches, parent_nodes)
+    held, scored = held_branches.score(pieces.score, model, held.replace(state=state), thoughts)
+    value = usable_value(scored, thoughts)
+    value = jnp.where(jnp.isposinf(value), -jnp.inf, value)  # no mean survives it
+    siblings = (parents.size, family[-1])
+    distinct = drop_duplicates(value.reshape(siblings), scored.merge_key.reshape(siblings))
+    distinct = distinct.reshape(-1)
+    worth, prior = pieces.worth(distinct), pieces.prior(thoughts, scored)
+    grown = _Grown(
+        branch=branches,
+        tokens=thoughts.tokens,
+        raw_logprob=thoughts.raw_logprob,
+        logprob=thoughts.logprob,
+        value=value,
+        merge_key=scored.merge_key,
+        worth=worth,
+        prior=prior,
+        answer=scored.answer,
+        exists=~jnp.isneginf(distinct) & jnp.isfinite(worth) & jnp.isfinite(prior),
+        out_of_room=((lanes >= 0) & (branches < 0)) | thoughts.failed,
+    )
+    return held, jax.tree.map(lambda field, shaped: field.reshape(shaped.shape), grown, none)
+
+
+def _no_children(family: tuple[int, ...], thought_tokens: int) -> _Grown:
     """What stands where a node has fewer children than its family has rows."""
     zero, no = jnp.zeros(family, jnp.float32), jnp.zeros(family, bool)
     return _Grown(
@@ -224,14 +240,12 @@ def _no_children(family: tuple[int, int, int], thought_tokens: int) -> _Grown:
 
 
 def _commit(
-    model: Model, held: Held, nodes: Array, parents: Array, commit: Array | None
-) -> tuple[State, Array]:
-    """Appends the commit tokens to branches i32[problems, batch]; the state and which are ready."""
-    if commit is None:
-        return held.state, parents >= 0
+    model: Model, held: Held, nodes: Array, parents: Array, pieces: Pieces
+) -> tuple[Branches, Array]:
+    """Appends the commit tokens to branches i32[problems, batch]; also which are ready."""
+    if pieces.commit is None:
+        return held.branches, parents >= 0
     bare = (nodes == ROOT) & held.bare_root[:, None]
     ids = jnp.where(bare, -1, parents).reshape(-1)
-    tokens = jnp.broadcast_to(commit, (ids.shape[0], commit.shape[0]))
-    count = jnp.full(ids.shape, commit.shape[0])
-    state, stepped = engine.prefill(model, held.state, ids, tokens, count)
-    return state, (parents >= 0) & (bare | stepped.ok.reshape(parents.shape))
+    branches, ok = held_branches.append(pieces.score, model, held.branches, ids, pieces.commit)
+    return branches, (parents >= 0) & (bare | ok.reshape(parents.shape))

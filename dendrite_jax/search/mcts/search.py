@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dendrite_jax import engine
 from dendrite_jax.cache import Ledger
 from dendrite_jax.engine import Model, State
+from dendrite_jax.search import branches as held_branches
+from dendrite_jax.search.branches import AnyScorer
 from dendrite_jax.search.expand import Expand
 from dendrite_jax.search.mcts import core
 from dendrite_jax.search.mcts.config import SimulationConfig
@@ -30,7 +31,7 @@ from dendrite_jax.search.mcts.reroot import reroot as reroot_statistics
 from dendrite_jax.search.mcts.statistics import Statistics
 from dendrite_jax.search.mcts.tokens import TopTokens
 from dendrite_jax.search.result import SearchResult
-from dendrite_jax.search.scoring import Scorer, mean_loglikelihood
+from dendrite_jax.search.scoring import mean_loglikelihood
 from dendrite_jax.search.select import best
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
 
@@ -95,7 +96,7 @@ def mcts(
     config: MctsConfig,
     *,
     expand: Expand,
-    score: Scorer = mean_loglikelihood,
+    score: AnyScorer = mean_loglikelihood,
     prior: Prior = even_prior,
     worth: Worth = jnp.exp,
     commit: Array | None = None,
@@ -123,7 +124,7 @@ def mcts(
       The state, with every branch but the roots freed, and the result. A problem that runs out of
       slots, blocks or context stops with what it has found.
     """
-    loop = start(state, roots, key, config, expand.max_tokens)
+    loop = start(state, roots, key, config, expand.max_tokens, score)
 
     def advance(loop: MctsLoop) -> MctsLoop:
         return simulate(
@@ -131,20 +132,23 @@ def mcts(
         )
 
     loop = jax.lax.while_loop(lambda loop: loop.unfinished, advance, loop)
-    return result(loop, config)
+    return result(loop, config, score)
 
 
 def start(
-    state: State, roots: Array, key: Array, config: MctsConfig, thought_tokens: int
+    state: State,
+    roots: Array,
+    key: Array,
+    config: MctsConfig,
+    thought_tokens: int,
+    score: AnyScorer = mean_loglikelihood,
 ) -> MctsLoop:
     """The search before its first simulation; arguments as in `mcts`."""
     problems = roots.shape[0]
-    before = state.cache.ledger
-    keys = key if key.ndim else jax.random.split(key, problems)
-    state = engine.set_keys(state, roots, keys)
+    branches, keys, before = held_branches.hold_roots(score, state, roots, key)
     branch = jnp.full((problems, config.num_nodes), -1, jnp.int32)
     held = Held(
-        state=state,
+        branches=branches,
         record=SearchTree.empty(problems, config.num_nodes, thought_tokens),
         branch=branch.at[:, ROOT].set(roots),
         bare_root=jnp.ones(problems, bool),
@@ -159,7 +163,7 @@ def simulate(
     config: MctsConfig,
     *,
     expand: Expand,
-    score: Scorer = mean_loglikelihood,
+    score: AnyScorer = mean_loglikelihood,
     prior: Prior = even_prior,
     worth: Worth = jnp.exp,
     commit: Array | None = None,
@@ -185,14 +189,17 @@ def simulate(
     return loop._replace(held=held, search=search)
 
 
-def result(loop: MctsLoop, config: MctsConfig) -> tuple[State, SearchResult]:
+def result(
+    loop: MctsLoop, config: MctsConfig, score: AnyScorer = mean_loglikelihood
+) -> tuple[State, SearchResult]:
     """Ends a search: frees what it still holds but the roots."""
-    state, branch = loop.held.state, loop.held.branch
-    state = engine.free(state, branch.at[:, ROOT].set(-1).reshape(-1))
-    return state, read(loop._replace(held=loop.held._replace(state=state)), config)
+    held = loop.held
+    dropped = held.branch.at[:, ROOT].set(-1).reshape(-1)
+    held = held._replace(branches=held_branches.free(score, held.branches, dropped))
+    return held.state, read(loop._replace(held=held), config, score)
 
 
-def read(loop: MctsLoop, config: MctsConfig) -> SearchResult:
+def read(loop: MctsLoop, config: MctsConfig, score: AnyScorer = mean_loglikelihood) -> SearchResult:
     """What a search has found so far; it can go on."""
     statistics = loop.search.tree
     record = loop.held.record.replace(visits=statistics.visits)
@@ -207,7 +214,7 @@ def read(loop: MctsLoop, config: MctsConfig) -> SearchResult:
         loop.search.progress.at_capacity,
         max_depth=config.max_depth,
         state=loop.held.state,
-        ledger=loop.held.state.cache.ledger.since(loop.before),
+        ledger=held_branches.ledger(score, loop.held.branches).since(loop.before),
     )
 
 
@@ -222,7 +229,13 @@ def most_visited(loop: MctsLoop) -> Array:
     return jnp.where(none, -1, jnp.argmax(visits, axis=1)).astype(jnp.int32)
 
 
-def reroot(loop: MctsLoop, action: Array, key: Array, config: MctsConfig) -> MctsLoop:
+def reroot(
+    loop: MctsLoop,
+    action: Array,
+    key: Array,
+    config: MctsConfig,
+    score: AnyScorer = mean_loglikelihood,
+) -> MctsLoop:
     """A new search of the same size from a child of the root, with what is known below it.
 
     The branches of all other nodes are freed, except the old root's, which is the caller's. The
@@ -234,6 +247,7 @@ def reroot(loop: MctsLoop, action: Array, key: Array, config: MctsConfig) -> Mct
         not exist ends the problem's search.
       key: a random key, or one a problem, of the noise at the new root.
       config: as before.
+      score: as before.
     """
     keys = key if key.ndim else jax.random.split(key, action.shape[0])
     tree, origin = reroot_statistics(loop.search.tree, action)
@@ -259,11 +273,11 @@ def reroot(loop: MctsLoop, action: Array, key: Array, config: MctsConfig) -> Mct
             for name in own
         },
     )
-    state = engine.free(held.state, dropped.reshape(-1))
     held = Held(
-        state=state,
+        branches=held_branches.free(score, held.branches, dropped.reshape(-1)),
         record=record,
         branch=jnp.where(used, held.branch[problem, source], -1),
         bare_root=jnp.zeros_like(held.bare_root),
     )
-    return MctsLoop(held, core.begin(tree, keys, config), state.cache.ledger)
+    before = held_branches.ledger(score, held.branches)
+    return MctsLoop(held, core.begin(tree, keys, config), before)
