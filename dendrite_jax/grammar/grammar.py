@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dendrite_jax.grammar.errors import GrammarError
@@ -53,7 +53,7 @@ class Grammar:
         """
         try:
             value = json.loads(schema) if isinstance(schema, str) else schema
-            source = json.dumps(value, ensure_ascii=False)
+            source = json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as exc:
             raise GrammarError(f"the schema is not JSON: {exc}") from exc
         return cls(GrammarKind.JSON_SCHEMA, source)
@@ -64,17 +64,19 @@ class Grammar:
         return cls(GrammarKind.REGEX, pattern)
 
     @classmethod
-    def from_choice(cls, choices: Sequence[str]) -> Grammar:
+    def from_choice(cls, choices: Iterable[str]) -> Grammar:
         """Exactly one of the given texts.
 
         Raises:
             GrammarError: there is no choice, or one is not a string.
         """
-        if isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
+        several = isinstance(choices, Iterable) and not isinstance(choices, str)
+        texts = list(choices) if several else []
+        if not several or not all(isinstance(text, str) for text in texts):
             raise GrammarError(f"choices must be a sequence of strings, not {choices!r}")
-        if not choices:
+        if not texts:
             raise GrammarError("choices is empty; at least one is needed")
-        return cls(GrammarKind.CHOICE, json.dumps(list(choices), ensure_ascii=False))
+        return cls(GrammarKind.CHOICE, json.dumps(texts, ensure_ascii=False))
 
     @classmethod
     def from_lark(cls, text: str) -> Grammar:

@@ -16,6 +16,11 @@ from dendrite_jax.grammar.regex_ast import Anchor, Chars, Concat, Node, Repeat
 DEFAULT_MAX_STATES = 50_000
 # Nondeterministic states cost some 100 bytes each; this many are a mistake in the grammar.
 _NFA_STATES_PER_DFA_STATE = 20
+# Making one deterministic state of a real schema reads some hundreds of other states. Repetitions
+# of what may be empty, such as (a?){4000}, need millions of times more, and minutes.
+_WORK_PER_DFA_STATE = 1000
+# Following an empty move takes longer, and what it leads to is kept in memory.
+_WORK_OF_REACHING = 10
 
 
 class Nfa:
@@ -102,7 +107,9 @@ class Nfa:
 
     def _append_repeat(self, node: Repeat, source: int) -> int:
         for _ in range(node.low):
-            source = self.append(node.body, source)
+            before, source = source, self.append(node.body, source)
+            if source == before:  # an empty body, of which more copies add nothing
+                return source
         target = self.state()
         if node.high is None:
             loop = self._fork(source)
@@ -141,7 +148,7 @@ class Nfa:
         """The subset automaton; all of its states are reachable, not all need reach acceptance.
 
         Raises:
-            TooManyStatesError: more than `max_states` states.
+            TooManyStatesError: more than `max_states` states, or far more work than those take.
         """
         return _SubsetConstruction(self, start, final).run()
 
@@ -159,6 +166,7 @@ class _SubsetConstruction:
         self.rows: dict[int, list[int]] = {}
         self.numbers: dict[frozenset[int], int] = {}
         self.subsets: list[frozenset[int]] = []
+        self.work_left = _WORK_PER_DFA_STATE * nfa.max_states
 
     def run(self) -> Dfa:
         nfa = self.nfa
@@ -208,8 +216,18 @@ class _SubsetConstruction:
     def _closure(self, state: int) -> frozenset[int]:
         closure = self.closures.get(state)
         if closure is None:
-            closure = self.closures[state] = self._core(self._reach(state))
+            reached = self._reach(state)
+            self._spend(_WORK_OF_REACHING * len(reached))
+            closure = self.closures[state] = self._core(reached)
         return closure
+
+    def _spend(self, work: int) -> None:
+        self.work_left -= work
+        if self.work_left < 0:
+            raise TooManyStatesError(
+                f"its parts overlap too much for {self.nfa.max_states} automaton states "
+                "(max_states)"
+            )
 
     def _number(self, subset: frozenset[int]) -> int:
         number = self.numbers.setdefault(subset, len(self.subsets))
@@ -234,6 +252,7 @@ class _SubsetConstruction:
 
     def _targets(self, subset: frozenset[int]) -> list[int]:
         rows = [self._row(state) for state in subset if self.nfa.edges[state]]
+        self._spend(len(rows) * self.classes)
         if not rows:
             return [DEAD] * self.classes
         if len(rows) == 1:
@@ -246,6 +265,7 @@ class _SubsetConstruction:
     def _number_after(self, states: tuple[int, ...]) -> int:
         """The subset that these states together go on as."""
         closures = {self._closure(state) for state in states if state != DEAD}
+        self._spend(sum(map(len, closures)))
         return self._number(frozenset().union(*closures)) if closures else DEAD
 
 

@@ -104,6 +104,8 @@ class _Parser:
                 return atom
             if isinstance(atom, Anchor):
                 raise self.error("a repeated anchor is not supported", start)
+            if self.peek("+"):
+                raise self.error("possessive repetition is not supported", start)
             self.take("?")
             atom = Repeat(atom, *bounds)
         return atom
@@ -123,8 +125,8 @@ class _Parser:
         if end < 0 or not _is_number(low) or not (high == "" or _is_number(high)):
             raise self.error("a repetition is written {n}, {n,} or {n,m}", start)
         self.position = end + 1
-        least = int(low)
-        most = least if not comma else int(high) if high else None
+        least = _count(low)
+        most = least if not comma else _count(high) if high else None
         if most is not None and most < least:
             raise self.error(f"repetition {{{least},{most}}} has no count", start)
         if max(least, most or 0) > MAX_REPEAT:
@@ -256,3 +258,9 @@ def _single(code_point: int) -> CharSet:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
+
+
+def _count(digits: str) -> int:
+    """The number, or one over the limit where there are too many digits to tell."""
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= len(str(MAX_REPEAT)) else MAX_REPEAT + 1

@@ -194,6 +194,10 @@ SCHEMAS: dict[str, Any] = {
         "$ref": "#/$defs/count",
         "maximum": 12,
     },
+    "$ref with escapes": {
+        "$ref": "#/$defs/a%20b~1c/anyOf/1",
+        "$defs": {"a b/c": {"anyOf": [INT, {"type": "boolean"}]}},
+    },
     "$ref in definitions": {
         "definitions": {"a": {"$ref": "#/definitions/b"}, "b": {"type": "array", "items": BOOL}},
         "type": "array",

@@ -9,6 +9,8 @@
    accepts the bound. Here it is excluded.
 4. `\\d` and `\\w` are ASCII in regexes too, as JSON Schema has them; llguidance's regex grammars
    read them as Unicode.
+5. Integers beyond 2^53 in bounds, `const` and `enum`: llguidance rounds them to doubles. Here they
+   are exact.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ def _llguidance_accepts(found: llguidance.LLMatcher, text: str) -> bool:
         ({"type": "string", "pattern": '^[^"]*$'}, '"\\""'),
         ({"type": "string", "pattern": '^[^"\n]*$'}, '"\\\\\\""'),
         ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, "0"),
+        ({"type": "integer", "minimum": 2**53 + 1}, str(2**53)),
+        ({"enum": [2**53 + 1, 5]}, str(2**53)),
     ],
 )
 def test_llguidance_accepts_an_invalid_text(schema: Any, text: str) -> None:
@@ -55,6 +59,16 @@ def test_other_names_are_spelled_without_needless_escapes() -> None:
     assert not dfa.matches(b'{"\\u0062":1}')
     assert dfa.matches(b'{"b":1}')
     assert dfa.matches(b'{"\\u0001":1}')
+
+
+def test_integers_beyond_doubles_are_exact() -> None:
+    schema = {"type": "integer", "minimum": 2**53 - 1, "maximum": 2**53 + 3, "multipleOf": 2}
+    dfa = byte_automaton(Grammar.from_json_schema(schema))
+    around = range(2**53 - 4, 2**53 + 8)
+    assert [n for n in around if dfa.matches(b"%d" % n)] == [2**53, 2**53 + 2]
+    assert byte_automaton(Grammar.from_json_schema({"const": 10**30 + 1})).matches(
+        b"%d" % (10**30 + 1)
+    )
 
 
 @pytest.mark.parametrize(("pattern", "text"), [("\\d", "٣"), ("\\w", "é")])

@@ -21,6 +21,8 @@ from grammar.vocabularies import FakeTokenizer
         ("a{b", "offset 1", "written {n}"),
         ("a{3,2}", "offset 1", "no count"),
         ("a{200000}", "offset 1", "limit of 100000"),
+        (f"a{{{'9' * 5000}}}", "offset 1", "limit of 100000"),
+        ("ba*+", "offset 1", "possessive"),
         ("[a", "offset 0", "no '\\]'"),
         ("[b-a]", "offset 2", "backwards"),
         ("[\\d-z]", "offset 3", "single characters"),
@@ -57,6 +59,17 @@ def test_a_bad_regex_is_refused(pattern: str, place: str, reason: str) -> None:
         ({"type": "integer", "minimum": "3"}, "#", "minimum must be a number"),
         ({"type": "number", "multipleOf": 0}, "#", "multipleOf is 0"),
         ({"type": "number", "maximum": 1e300}, "#", "magnitude"),
+        ({"type": "integer", "minimum": 10**400}, "#", "magnitude"),
+        ({"type": "integer", "minimum": None}, "#", "minimum must be a number"),
+        ({"type": "string", "maxLength": None}, "#", "maxLength must be an integer"),
+        ({"type": "string", "pattern": None}, "#", "pattern must be a string"),
+        ({"type": "string", "format": None}, "#", "format must be a string"),
+        ({"type": "array", "items": None}, "#/items", "a schema is an object or a boolean"),
+        (
+            {"type": "object", "additionalProperties": None},
+            "#/additionalProperties",
+            "a schema is an object or a boolean",
+        ),
         ({"type": "string", "minLength": -1}, "#", "minLength must be an integer"),
         ({"type": "string", "format": "color"}, "#", "format 'color'"),
         ({"type": "string", "pattern": "("}, "#", "missing '\\)'.*regex"),
@@ -66,6 +79,7 @@ def test_a_bad_regex_is_refused(pattern: str, place: str, reason: str) -> None:
         ({"type": "object", "properties": []}, "#", "properties must be an object"),
         ({"anyOf": {}}, "#", "anyOf must be an array"),
         ({"$ref": "#/$defs/x", "$defs": {"y": {}}}, "#", "there is no 'x'"),
+        ({"$ref": "#/anyOf/²", "anyOf": [{}]}, "#", "there is no '²'"),
         ({"$ref": "http://example.com/x"}, "#", "only #/"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "#/oneOf", "exclude each other"),
         (
@@ -117,6 +131,7 @@ def test_a_bad_schema_is_refused(schema: Any, place: str, reason: str) -> None:
         {"type": "integer", "multipleOf": 10, "minimum": 11, "maximum": 19},
         {"type": "string", "minLength": 3, "maxLength": 2},
         {"type": "string", "pattern": "^a$", "minLength": 2},
+        {"const": "a", "maxLength": 0},
         {"type": "array", "items": False, "minItems": 1},
         {"type": "array", "minItems": 3, "maxItems": 2, "items": {"type": "null"}},
         {"type": "object", "properties": {"a": False}, "required": ["a"]},
@@ -138,11 +153,15 @@ def test_choices_must_be_there_and_be_strings() -> None:
         Grammar.from_choice("yes")
     with pytest.raises(GrammarError, match="sequence of strings"):
         Grammar.from_choice(["a", 3])  # type: ignore[list-item]
+    with pytest.raises(GrammarError, match="sequence of strings"):
+        Grammar.from_choice(None)  # type: ignore[arg-type]
+    assert Grammar.from_choice(iter("ab")) == Grammar.from_choice(["a", "b"])
 
 
 def test_a_schema_must_be_json() -> None:
-    with pytest.raises(GrammarError, match="not JSON"):
-        Grammar.from_json_schema("{")
+    for schema in ("{", '{"const": NaN}', {"const": float("inf")}):
+        with pytest.raises(GrammarError, match="not JSON"):
+            Grammar.from_json_schema(schema)
 
 
 def test_sources_are_text() -> None:
@@ -171,10 +190,16 @@ def test_endless_nesting_is_refused() -> None:
 def test_budgets_are_named(compiler: GrammarCompiler) -> None:
     with pytest.raises(TooManyStatesError, match="max_states"):
         compiler.compile(Grammar.from_regex("(a|b)*a(a|b){12}"), max_states=1000)
+    with pytest.raises(TooManyStatesError, match=r"overlap too much for 1000.*max_states"):
+        compiler.compile(Grammar.from_regex("(a?){500}"), max_states=1000)
     with pytest.raises(TooManyStatesError, match="max_bytes"):
         compiler.compile(Grammar.from_regex("[a-z]{40}x"), max_bytes=100)
     with pytest.raises(TooManyStatesError, match="token masks are over 1100 bytes"):
         compiler.compile(Grammar.from_regex("a1b2c3d4e5f6g7h8i9j0"), max_bytes=1100)
+    long = Grammar.from_json_schema({"type": "string", "maxLength": 6000})
+    with pytest.raises(TooManyStatesError, match=r"50000 automaton states \(max_states\)"):
+        byte_automaton(long)
+    assert byte_automaton(long, max_states=100_000).matches(b'"%s"' % (b"a" * 6000))
     with pytest.raises(GrammarError, match="max_recursion_depth is -1"):
         compiler.compile(Grammar.from_json_schema(True), max_recursion_depth=-1)
 

@@ -54,6 +54,12 @@ def test_generated_regexes_match_what_python_matches(pattern: str) -> None:
     _assert_same_language(pattern)
 
 
+def test_empty_bodies_are_repeated_at_no_cost() -> None:
+    """Python would count to ten thousand millions."""
+    dfa = byte_automaton(Grammar.from_regex("(?:(?:){99999}){99999}a"))
+    assert [text for text in TEXTS if dfa.matches(text.encode())] == ["a"]
+
+
 @pytest.mark.parametrize(
     "pattern", ["^a|b$", "(^|a)b", "a(b|$)", "^^a$$", "(^a)?b", "(?:^a|b)$", "a^b", "a$b|a", "^"]
 )

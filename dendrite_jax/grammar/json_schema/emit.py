@@ -35,7 +35,7 @@ from dendrite_jax.grammar.json_schema.number_automata import number_dfa
 from dendrite_jax.grammar.json_schema.options import SchemaOptions
 from dendrite_jax.grammar.json_schema.parse import ParsedSchema
 from dendrite_jax.grammar.json_schema.strings import any_text_dfa, pattern_dfa, string_dfa
-from dendrite_jax.grammar.nfa import Nfa
+from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES, Nfa
 from dendrite_jax.grammar.regex_parser import parse_regex
 
 # What "any value" is called where recursion is counted.
@@ -64,7 +64,8 @@ class SchemaEmitter:
         self.definitions = parsed.definitions
         self.options = options
         self.max_depth = max_depth
-        self.max_states = max_states
+        # Parts are minimised on their own, and may be larger before than all together are after.
+        self.part_states = max(max_states, DEFAULT_MAX_STATES)
         self.nfa = Nfa(max_states)
         self.root = self.nfa.state()
         self._spaces: dict[int, int] = {}
@@ -106,7 +107,7 @@ class SchemaEmitter:
             texts = ["true", "false"] if schema.value is None else [str(schema.value).lower()]
             return self._any_of([self._text_writer(text) for text in texts], source)
         if isinstance(schema, Number):
-            return self._token(number_dfa(schema), source)
+            return self._token(number_dfa(schema, self.part_states), source)
         return self._string(schema, source)
 
     def _writer(self, schema: Schema) -> _Writer:
@@ -162,10 +163,12 @@ class SchemaEmitter:
         if len(schema.rules) == 1 and isinstance(schema.rules[0], Literal):
             text = schema.rules[0].text
             quoted = json.dumps(text, ensure_ascii=False)
-            in_bounds = schema.min_length <= len(text) <= (schema.max_length or len(text))
+            longest = len(text) if schema.max_length is None else schema.max_length
+            in_bounds = schema.min_length <= len(text) <= longest
             if in_bounds and quoted == f'"{text}"' and "\x7f" not in text:
                 return self._text(quoted, source)
-        return self._token(string_dfa(schema, self.options.json_allowed_escapes), source)
+        escapes = self.options.json_allowed_escapes
+        return self._token(string_dfa(schema, escapes, self.part_states), source)
 
     def _any_of(self, options: Sequence[_Writer], source: int) -> int:
         target = self.nfa.state()

@@ -10,13 +10,13 @@ from dendrite_jax.grammar.dfa_algebra import intersection, regex_dfa
 from dendrite_jax.grammar.json_schema import numerals
 from dendrite_jax.grammar.json_schema.nodes import Number
 from dendrite_jax.grammar.multiples import multiples_dfa
-from dendrite_jax.grammar.nfa import Nfa
+from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES, Nfa
 from dendrite_jax.grammar.regex_ast import literal, optional
 
 
 @functools.lru_cache(512)
-def number_dfa(schema: Number) -> Dfa:
-    """The numerals of a number schema."""
+def number_dfa(schema: Number, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
+    """The numerals of a number schema; TooManyStatesError if they need more than `max_states`."""
     (low, low_excluded), (high, high_excluded) = schema.lower(), schema.upper()
     if schema.integer:
         node = numerals.integers(
@@ -24,11 +24,11 @@ def number_dfa(schema: Number) -> Dfa:
         )
     else:
         node = numerals.numbers(low, high, low_excluded, high_excluded)
-    dfa = regex_dfa(node)
+    dfa = regex_dfa(node, max_states)
     if schema.multiple_of is not None:
-        multiples = multiples_dfa(*_coefficient_and_scale(schema.multiple_of))
+        multiples = multiples_dfa(*_coefficient_and_scale(schema.multiple_of), max_states)
         sign = regex_dfa(optional(literal("-")))
-        dfa = intersection(dfa, _joined(sign, multiples))
+        dfa = intersection(dfa, _joined(sign, multiples, max_states), max_states)
     return dfa
 
 
@@ -48,7 +48,7 @@ def _coefficient_and_scale(value: Fraction) -> tuple[int, int]:
     return int(value * 10**scale), scale
 
 
-def _joined(first: Dfa, second: Dfa) -> Dfa:
-    nfa = Nfa()
+def _joined(first: Dfa, second: Dfa, max_states: int) -> Dfa:
+    nfa = Nfa(max_states)
     start = nfa.state()
     return nfa.determinise(start, nfa.append_dfa(second, nfa.append_dfa(first, start)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.json_schema.intersect import intersect, normalised
@@ -53,23 +54,6 @@ _TYPE_KEYWORDS = [
     "exclusiveMinimum",
     "exclusiveMaximum",
     "multipleOf",
-]
-_ANNOTATIONS = [
-    "$anchor",
-    "$defs",
-    "definitions",
-    "$schema",
-    "$id",
-    "id",
-    "$comment",
-    "title",
-    "description",
-    "default",
-    "readOnly",
-    "writeOnly",
-    "examples",
-    "contentMediaType",
-    "contentEncoding",
 ]
 # Keywords that constrain values and are not implemented; all other unknown keys are ignored.
 _UNSUPPORTED = [
@@ -225,10 +209,10 @@ class _SchemaReader:
             raise GrammarError(f"$ref {uri!r} is not supported; only #/... is", place)
         found = self.document
         for segment in uri[2:].split("/"):
-            key = segment.replace("~1", "/").replace("~0", "~")
+            key = unquote(segment).replace("~1", "/").replace("~0", "~")
             if isinstance(found, Mapping) and key in found:
                 found = found[key]
-            elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
+            elif isinstance(found, list) and key in map(str, range(len(found))):
                 found = found[int(key)]
             else:
                 raise GrammarError(f"$ref {uri!r} leads nowhere: there is no {key!r}", place)
@@ -242,7 +226,7 @@ def constant(value: Any) -> Schema:
     if isinstance(value, bool):
         return Boolean(value)
     if isinstance(value, (int, float)):
-        return Number(float(value), float(value), integer=isinstance(value, int))
+        return Number(value, value, integer=isinstance(value, int))
     if isinstance(value, str):
         return String(rules=(Literal(value),))
     if isinstance(value, list):

@@ -21,32 +21,36 @@ _ANY_TEXT = Repeat(Chars(ANY), 0, None)
 
 
 @functools.lru_cache(_CACHED)
-def pattern_dfa(regex: str, whole: bool = False) -> Dfa:
+def pattern_dfa(regex: str, whole: bool = False, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
     """The texts in which the regex matches somewhere, or from end to end when `whole`."""
     node = parse_regex(regex)
-    return regex_dfa(node if whole else concat(_ANY_TEXT, node, _ANY_TEXT))
+    return regex_dfa(node if whole else concat(_ANY_TEXT, node, _ANY_TEXT), max_states)
 
 
 @functools.lru_cache(_CACHED)
-def string_dfa(schema: String, escapes: str) -> Dfa:
+def string_dfa(schema: String, escapes: str, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
     """The JSON string literals that the schema allows, quotation marks included.
 
     Args:
         escapes: the letters that may follow a backslash.
+        max_states: the largest automaton on the way.
+
+    Raises:
+        TooManyStatesError: one needs more.
     """
     if not schema.rules:
-        return _bounded_length(schema.min_length, schema.max_length, escapes)
+        return _bounded_length(schema.min_length, schema.max_length, escapes, max_states)
     raw = None
     for rule in schema.rules:
         if isinstance(rule, Pattern):
-            accepted = pattern_dfa(rule.regex, rule.whole)
+            accepted = pattern_dfa(rule.regex, rule.whole, max_states)
         else:
             accepted = regex_dfa(literal(rule.text))
-        raw = accepted if raw is None else intersection(raw, accepted)
+        raw = accepted if raw is None else intersection(raw, accepted, max_states)
     assert raw is not None
     if schema.min_length or schema.max_length is not None:
         length = Repeat(Chars(ANY), schema.min_length, schema.max_length)
-        raw = intersection(raw, regex_dfa(length))
+        raw = intersection(raw, regex_dfa(length, max_states), max_states)
     return json_quoted(raw, escapes)
 
 
@@ -56,7 +60,7 @@ def any_text_dfa() -> Dfa:
     return regex_dfa(_ANY_TEXT)
 
 
-def _bounded_length(low: int, high: int | None, escapes: str) -> Dfa:
+def _bounded_length(low: int, high: int | None, escapes: str, max_states: int) -> Dfa:
     """Strings of `low` to `high` characters, by copying the automaton of one character."""
     if high is not None and low > high:
         return Dfa(np.zeros((0, 1), np.int32), np.zeros(256, np.int32), np.zeros(0, bool))
@@ -68,9 +72,10 @@ def _bounded_length(low: int, high: int | None, escapes: str) -> Dfa:
     inner = [begin] + [s for s in range(one.states) if s not in (START, begin, end, accepting)]
 
     last = low if high is None else high
-    if (last + 1) * len(inner) > DEFAULT_MAX_STATES:
+    if (last + 1) * len(inner) > max_states:
         raise TooManyStatesError(
-            f"strings of {last} characters need more than {DEFAULT_MAX_STATES} automaton states"
+            f"strings of {last} characters need more than {max_states} automaton states "
+            "(max_states)"
         )
     # One block of rows per character read so far; a block's first row lies between characters.
     number = np.full(one.states + 1, DEAD, np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -12,7 +11,6 @@ from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.json_schema.formats import FORMATS
 from dendrite_jax.grammar.json_schema.intersect import check_disjoint, checked_object
 from dendrite_jax.grammar.json_schema.nodes import (
-    AnyValue,
     Array,
     Boolean,
     Null,
@@ -23,10 +21,10 @@ from dendrite_jax.grammar.json_schema.nodes import (
     String,
 )
 from dendrite_jax.grammar.json_schema.strings import pattern_dfa
+from dendrite_jax.grammar.regex_parser import parse_regex
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")
 
-# Beyond this, a double no longer holds every integer.
 _LARGEST_BOUND = 2.0**63
 _LARGEST_MULTIPLE = 2**32
 
@@ -91,13 +89,13 @@ class TypeReader:
 
     def _string(self, keywords: Keywords, place: str) -> Schema:
         rules = []
-        pattern = keywords.get("pattern")
-        if pattern is not None:
-            rules.append(Pattern(_text_of(pattern, "pattern", place)))
-            pattern_dfa(pattern)  # a bad regex is reported here, where its place is known
-        name = keywords.get("format")
-        if name is not None:
-            known = FORMATS.get(_text_of(name, "format", place))
+        if "pattern" in keywords:
+            pattern = _text_of(keywords["pattern"], "pattern", place)
+            rules.append(Pattern(pattern))
+            parse_regex(pattern)  # a bad regex is reported here, where its place is known
+        if "format" in keywords:
+            name = _text_of(keywords["format"], "format", place)
+            known = FORMATS.get(name)
             if known is not None:
                 rules.append(Pattern(known, whole=True))
             elif not self._lenient:
@@ -111,27 +109,23 @@ class TypeReader:
         )
 
     def _array(self, keywords: Keywords, place: str) -> Schema:
-        prefix, items = keywords.get("prefixItems"), keywords.get("items")
+        prefix, items = keywords.get("prefixItems", []), keywords.get("items", True)
         prefix_name, items_name = "prefixItems", "items"
         if self._old_draft or "additionalItems" in keywords or isinstance(items, list):
-            prefix = None
+            prefix = []
             if isinstance(items, list):
-                prefix, items = items, keywords.get("additionalItems")
+                prefix, items = items, keywords.get("additionalItems", True)
                 prefix_name, items_name = "items", "additionalItems"
-        if prefix is not None and not isinstance(prefix, list):
+        if not isinstance(prefix, list):
             raise GrammarError(f"prefixItems must be an array, not {prefix!r}", place)
         return Array(
             _count_of(keywords, "minItems", place) or 0,
             _count_of(keywords, "maxItems", place),
-            tuple(
-                self._read(item, f"{place}/{prefix_name}/{i}")
-                for i, item in enumerate(prefix or [])
-            ),
-            AnyValue() if items is None else self._read(items, f"{place}/{items_name}"),
+            tuple(self._read(item, f"{place}/{prefix_name}/{i}") for i, item in enumerate(prefix)),
+            self._read(items, f"{place}/{items_name}"),
         )
 
     def _object(self, keywords: Keywords, place: str) -> Schema:
-        additional = keywords.get("additionalProperties")
         required = keywords.get("required", [])
         if not isinstance(required, list):
             raise GrammarError(f"required must be an array, not {required!r}", place)
@@ -144,9 +138,7 @@ class TypeReader:
         obj = Object(
             properties,
             patterns,
-            AnyValue()
-            if additional is None
-            else self._read(additional, f"{place}/additionalProperties"),
+            self._read(keywords.get("additionalProperties", True), f"{place}/additionalProperties"),
             tuple(dict.fromkeys(_text_of(name, "a name in required", place) for name in required)),
             _count_of(keywords, "minProperties", place) or 0,
             _count_of(keywords, "maxProperties", place),
@@ -161,20 +153,23 @@ class TypeReader:
 
 
 def _number_of(keywords: Keywords, name: str, place: str) -> float | None:
-    value = keywords.get(name)
-    if value is None or (isinstance(value, bool) and name.startswith("exclusive")):
+    """The number, an int where it is written as one: a float does not hold every int."""
+    if name not in keywords:
+        return None
+    value = keywords[name]
+    if isinstance(value, bool) and name.startswith("exclusive"):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise GrammarError(f"{name} must be a number, not {value!r}", place)
-    if not math.isfinite(value) or abs(value) > _LARGEST_BOUND:
+    if not abs(value) <= _LARGEST_BOUND:  # nor is NaN
         raise GrammarError(f"{name} is {value}; its magnitude must be at most 2^63", place)
-    return float(value)
+    return value
 
 
 def _count_of(keywords: Keywords, name: str, place: str) -> int | None:
-    value = keywords.get(name)
-    if value is None:
+    if name not in keywords:
         return None
+    value = keywords[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise GrammarError(f"{name} must be an integer of at least 0, not {value!r}", place)
     return value
