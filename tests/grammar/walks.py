@@ -1,12 +1,14 @@
-"""Random generations from a compiled grammar on the host, many at a time."""
+"""Random walks through a compiled grammar on the host: many at a time, or beside llguidance."""
 
 from __future__ import annotations
 
+import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_jax.grammar.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
-from grammar.oracle import unpacked
+from grammar.oracle import mask_of, unpacked
+from grammar.vocabularies import byte_level
 
 
 def random_generations(
@@ -43,6 +45,35 @@ def random_generations(
         state = after
         step += 1
     return taken
+
+
+def walk_beside(
+    grammar: CompiledGrammar, root: llguidance.LLMatcher, free_steps: int, seed: int
+) -> list[str]:
+    """Takes one random walk to the end with llguidance; returns the first differences in words.
+
+    llguidance's mask chooses for `free_steps` tokens; then the shortest way to the end is taken.
+    """
+    rng = np.random.default_rng(seed)
+    next_state = np.asarray(grammar.next_state)
+    token_class = np.asarray(grammar.token_class)[0]
+    mask_id, bitmask = np.asarray(grammar.mask_id), np.asarray(grammar.token_bitmask)
+    closing = _closing_tokens(next_state, token_class)
+    end = byte_level().eos_ids[0]
+    here, state = root.deep_copy(), int(grammar.start[0])
+    taken: list[int] = []
+    while state != DONE_STATE:
+        ours, theirs = unpacked(bitmask[mask_id[state]]), mask_of(here)
+        if (ours != theirs).any():
+            return [f"after {taken}: token {token}" for token in np.flatnonzero(ours != theirs)]
+        token = int(rng.choice(np.flatnonzero(theirs)))
+        if len(taken) >= free_steps:
+            token = int(closing[state])
+        if token != end and not here.consume_token(token):
+            return [f"after {taken}: llguidance does not take token {token}"]
+        taken.append(token)
+        state = int(next_state[state, token_class[token]])
+    return [] if here.is_accepting() else [f"after {taken}: llguidance does not end"]
 
 
 def _closing_tokens(
