@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ class CompiledGrammar(struct.PyTreeNode):
         token_bitmask: u32[masks, ceil(vocabulary / 32)], bit t % 32 of word t // 32 is token t.
         mask_id: i32[states], the row of `token_bitmask` that a state allows.
         forced_token: i32[states], the only token that a state allows, or NO_TOKEN.
-        start: i32[grammars], each grammar's first state.
+        start: i32[grammars], each grammar's first state, DEAD_STATE in padding.
         vocab_size: the number of tokens (static).
     """
 
@@ -60,17 +61,22 @@ class CompiledGrammar(struct.PyTreeNode):
     vocab_size: int = struct.field(pytree_node=False)
 
     @property
+    def num_grammars(self) -> int:
+        """How many grammars were stacked, padding left out; read on the host."""
+        return int(np.count_nonzero(np.asarray(self.start) != DEAD_STATE))
+
+    @property
     def nbytes(self) -> int:
         """The size of all arrays together, in bytes."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self))
 
 
-def bucket(size: int) -> int:
-    """The smallest of 16, 24, 32, 48, 64, 96 … that is at least `size`."""
-    power = _SMALLEST_BUCKET
+def bucket(size: int, smallest: int = _SMALLEST_BUCKET) -> int:
+    """The smallest of 16, 24, 32, 48, 64, 96 … (for `smallest` 16) that is at least `size`."""
+    power = smallest
     while power < size:
         power *= 2
-    return power * 3 // 4 if power > _SMALLEST_BUCKET and size <= power * 3 // 4 else power
+    return power * 3 // 4 if power > smallest and size <= power * 3 // 4 else power
 
 
 def pack(table: TokenTable, eos_ids: Sequence[int], max_bytes: int) -> CompiledGrammar:
@@ -128,7 +134,7 @@ def stack(grammars: Sequence[CompiledGrammar]) -> CompiledGrammar:
     sizes = {grammar.vocab_size for grammar in grammars}
     if len(sizes) > 1:
         raise ValueError(f"grammars have different vocab_size values: {sorted(sizes)}")
-    hosts = [jax.tree.map(np.asarray, grammar) for grammar in grammars]
+    hosts = [_without_padding(grammar) for grammar in grammars]
     classes = max(host.next_state.shape[1] for host in hosts)
     state_shift = np.cumsum([0] + [len(host.mask_id) - _SHARED_STATES for host in hosts[:-1]])
     mask_shift = np.cumsum([0] + [len(host.token_bitmask) - _SHARED_MASKS for host in hosts[:-1]])
@@ -179,15 +185,35 @@ def _only_tokens(sets: NDArray[np.bool_], token_class: NDArray[np.int32]) -> NDA
     return np.where(alone, example[only], NO_TOKEN).astype(np.int32)
 
 
+def _without_padding(grammar: CompiledGrammar) -> Any:
+    """The grammar with NumPy arrays, without the rows that only fill a bucket."""
+    host = jax.tree.map(np.asarray, grammar)
+    states = np.flatnonzero((host.next_state != DEAD_STATE).any(axis=1))[-1] + 1
+    grammars = host.num_grammars
+    return host.replace(
+        next_state=host.next_state[:states],
+        grammar_id=host.grammar_id[:states],
+        mask_id=host.mask_id[:states],
+        forced_token=host.forced_token[:states],
+        token_bitmask=host.token_bitmask[: host.mask_id.max() + 1],
+        token_class=host.token_class[:grammars],
+        start=host.start[:grammars],
+    )
+
+
 def _padded(arrays: dict[str, NDArray[np.generic]], vocab_size: int) -> CompiledGrammar:
     """Fills every axis but the vocabulary up to its bucket and puts the arrays on the device."""
     states, classes = (bucket(size) for size in arrays["next_state"].shape)
+    # A grammar is a row as wide as the vocabulary, so that its buckets are small.
+    grammars = bucket(len(arrays["start"]), smallest=1)
     shapes = {
         "next_state": (states, classes),
         "grammar_id": (states,),
         "mask_id": (states,),
         "forced_token": (states,),
         "token_bitmask": (bucket(len(arrays["token_bitmask"])), arrays["token_bitmask"].shape[1]),
+        "token_class": (grammars, vocab_size),
+        "start": (grammars,),
     }
     fills = {"forced_token": NO_TOKEN}
     padded = {}

@@ -28,13 +28,15 @@ def initial_state(grammar: AnyGrammar, grammar_index: jax.Array | int = 0) -> ja
     """The first state of the given grammars of a stack; NO_GRAMMAR gives an unconstrained state.
 
     Args:
-        grammar_index: i32[...] in [0, grammars), or NO_GRAMMAR.
+        grammar_index: i32[...] in [0, grammars), or NO_GRAMMAR; others give a dead state.
 
     Returns:
         i32[...].
     """
     index = jnp.asarray(grammar_index, jnp.int32)
-    return jnp.where(index == NO_GRAMMAR, FREE_STATE, grammar.start[jnp.maximum(index, 0)])
+    known = (index >= 0) & (index < len(grammar.start))
+    first = jnp.where(known, grammar.start[jnp.maximum(index, 0)], DEAD_STATE)
+    return jnp.where(index == NO_GRAMMAR, FREE_STATE, first)
 
 
 def allowed_tokens(grammar: AnyGrammar, state: jax.Array) -> jax.Array:

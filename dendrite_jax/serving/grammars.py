@@ -79,7 +79,7 @@ class HeldGrammars:
                 f"grammar cannot join those of branches {sorted(others)}: one without a table "
                 "shares a state with no other; free them first, or make one LazyGrammar of both"
             )
-        index = len(table.start)
+        index = table.num_grammars
         self._indices.append((grammar, index))
         return stack([table, grammar]), index
 

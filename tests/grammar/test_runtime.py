@@ -112,7 +112,7 @@ def test_stacked_grammars_behave_as_alone(
     compiled: list[gr.CompiledGrammar], stacked: gr.CompiledGrammar
 ) -> None:
     twice = gr.stack([stacked, compiled[1]])
-    assert twice.start.shape == (5,)
+    assert twice.num_grammars == 5
     rng = np.random.default_rng(0)
     for index, alone in enumerate([*compiled, compiled[1]]):
         state, joint = gr.initial_state(alone), gr.initial_state(twice, index)
@@ -174,6 +174,21 @@ def test_a_new_grammar_of_like_size_does_not_retrace(compiler: gr.GrammarCompile
         g = compiler.compile(gr.Grammar.from_regex(pattern))
         step(g, gr.initial_state(g))
     assert traces == 1
+    # Nor does one more grammar beside others, while there is room.
+    five = gr.stack([g] * 5)
+    step(five, gr.initial_state(five, 4))
+    step(gr.stack([five, g]), gr.initial_state(five, 4))
+    assert traces == 2
+
+
+def test_a_grammar_that_a_stack_does_not_have_gives_a_dead_state(
+    compiled: list[gr.CompiledGrammar],
+) -> None:
+    five = gr.stack([*compiled, compiled[0]])
+    index = jnp.array([4, 5, 6, -2, gr.NO_GRAMMAR])
+    first = gr.initial_state(five, index)
+    assert gr.is_dead(first).tolist() == [False, True, True, True, False]
+    assert int(first[-1]) == gr.FREE_STATE
 
 
 @pytest.mark.parametrize(
