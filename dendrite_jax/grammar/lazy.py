@@ -54,8 +54,8 @@ class LazyGrammar:
         """Starts the grammars; `table.start[i]` is the first state of grammar i.
 
         Args:
-            max_nodes: nodes kept at a time, rounded up to a power of two.
-            max_masks: different masks kept at a time.
+            max_nodes: nodes kept at a time, at least 4, rounded up to a power of two.
+            max_masks: different masks kept at a time, at least 2.
 
         Raises:
             GrammarError: a grammar is invalid or accepts no text.
@@ -63,6 +63,12 @@ class LazyGrammar:
         """
         if not grammars:
             raise ValueError("grammars is empty; at least one is needed")
+        for name, value, least in (
+            ("max_nodes", max_nodes, len(_SHARED_NODES) + 1),
+            ("max_masks", max_masks, len((_EOS_MASK, _FREE_MASK))),
+        ):
+            if value < least:
+                raise TooManyStatesError(f"{name} is {value}; it must be at least {least}")
         self._matchers = compiler.matchers
         self._eos = np.array(compiler.eos_ids, np.int32)
         self.failures = 0
@@ -135,12 +141,18 @@ class LazyGrammar:
         Raises:
             TooManyStatesError: the held states alone fill the table; the message names the knob.
                 Nothing has changed.
+            ValueError: a state is not one of this object's nodes, so that its loop would never
+                go on; nothing has changed.
         """
         wanted = dict.fromkeys(
-            pair
-            for pair in zip(_ints(states), _ints(tokens), strict=True)
-            if pair[0] in self._node_matchers and pair[1] != NO_TOKEN
+            pair for pair in zip(_ints(states), _ints(tokens), strict=True) if pair[1] != NO_TOKEN
         )
+        for state, _ in wanted:
+            if state not in self._node_matchers:
+                raise ValueError(
+                    f"state {state} is not a node of this LazyGrammar; states of another, or of "
+                    "an earlier process, are found again by state_after"
+                )
         unknown = [pair for pair in wanted if pair not in self._edge_slots]
         if len(unknown) > len(self._free_nodes) or len(unknown) > len(self._free_masks):
             kept = {*_ints(states), *_ints(states if held is None else held)}
@@ -166,15 +178,21 @@ class LazyGrammar:
         """
         state = self._roots[grammar_index]
         for position, token in enumerate(tokens):
-            mask = self._masks[self._mask_id[state]]
-            if not mask[token // 32] >> np.uint32(token % 32) & np.uint32(1):
+            if state == DEAD_STATE or not self._allows(state, token):
                 raise GrammarError(f"the grammar does not allow token {token}", f"token {position}")
             if token in self._eos:
-                return DONE_STATE
+                state = DONE_STATE
+                continue
             if (state, token) not in self._edge_slots:
                 self.expand([state], [token], held=self.states)
             state = int(self._edges[self._edge_slots[state, token], NEXT])
         return state
+
+    def _allows(self, state: int, token: int) -> bool:
+        if not 0 <= token < self.vocab_size:
+            return False
+        word = self._masks[self._mask_id[state], token // 32]
+        return bool(word >> np.uint32(token % 32) & np.uint32(1))
 
     def _add_root(self, grammar: Grammar) -> int:
         _check_productive(grammar)

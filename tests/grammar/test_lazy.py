@@ -212,6 +212,21 @@ def test_too_many_held_states_name_the_knob(compiler: gr.GrammarCompiler) -> Non
         few.expand([start] * 10, digits)
 
 
+def test_a_table_without_room_for_a_state_is_refused(compiler: gr.GrammarCompiler) -> None:
+    for sizes in ({"max_nodes": 3}, {"max_nodes": -5}, {"max_masks": 1}):
+        ((name, value),) = sizes.items()
+        with pytest.raises(gr.TooManyStatesError, match=f"{name} is {value}; it must be at least"):
+            gr.LazyGrammar(compiler, [lark(ARITHMETIC)], **sizes)
+    with pytest.raises(gr.TooManyStatesError, match="below the number of grammars"):
+        gr.LazyGrammar(compiler, [lark(ARITHMETIC)], max_masks=2)
+
+
+def test_states_of_another_grammar_are_refused(compiler: gr.GrammarCompiler) -> None:
+    small = gr.LazyGrammar(compiler, [lark(ARITHMETIC)], max_nodes=64, max_masks=40)
+    with pytest.raises(ValueError, match="state 60 is not a node of this LazyGrammar"):
+        small.expand([60], [TOKENS.index(b"1")])
+
+
 def test_a_branch_is_restored_from_its_tokens(compiler: gr.GrammarCompiler) -> None:
     lazy = gr.LazyGrammar(compiler, [lark(ARITHMETIC)], max_nodes=64, max_masks=40)
     tokens = [TOKENS.index(bytes([byte])) for byte in b"(1+2"]
@@ -223,6 +238,9 @@ def test_a_branch_is_restored_from_its_tokens(compiler: gr.GrammarCompiler) -> N
     assert lazy.state_after([*tokens, TOKENS.index(b")"), END]) == gr.DONE_STATE
     with pytest.raises(gr.GrammarError, match="token 4: the grammar does not allow"):
         lazy.state_after([*tokens, END])
+    for token in (TOKENS.index(b"1"), len(TOKENS), -1):
+        with pytest.raises(gr.GrammarError, match="token 6: the grammar does not allow"):
+            lazy.state_after([*tokens, TOKENS.index(b")"), END, token])
 
 
 def test_user_settings_are_kept(compiler: gr.GrammarCompiler) -> None:
