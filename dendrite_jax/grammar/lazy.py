@@ -23,6 +23,7 @@ from dendrite_jax.grammar.errors import GrammarError, TooManyStatesError
 from dendrite_jax.grammar.grammar import Grammar, GrammarKind
 from dendrite_jax.grammar.lark_check import check_rules_can_end
 from dendrite_jax.grammar.lazy_table import NEXT, NO_EDGE, NODE, PROBES, LazyTable, edge_hash
+from dendrite_jax.grammar.llguidance_matcher import NO_TEXT_MESSAGE
 
 _SHARED_NODES = (DEAD_STATE, DONE_STATE, FREE_STATE)
 _EOS_MASK, _FREE_MASK = 0, 1
@@ -131,7 +132,8 @@ class LazyGrammar:
         """Adds the edges that a stopped loop asked for, and returns a table that has them.
 
         Args:
-            states: i32[n], the states at which `try_accept_token` missed.
+            states: i32[n], the states at which `try_accept_token` missed; those that every grammar
+                has, such as DEAD_STATE, are ignored.
             tokens: i32[n], the tokens that it missed; NO_TOKEN is ignored.
             held: i32[m], all states that branches hold or may return to. When there is no room,
                 nodes that are neither here nor in `states` are forgotten; their numbers are given
@@ -145,7 +147,9 @@ class LazyGrammar:
                 go on; nothing has changed.
         """
         wanted = dict.fromkeys(
-            pair for pair in zip(_ints(states), _ints(tokens), strict=True) if pair[1] != NO_TOKEN
+            pair
+            for pair in zip(_ints(states), _ints(tokens), strict=True)
+            if pair[0] not in _SHARED_NODES and pair[1] != NO_TOKEN
         )
         for state, _ in wanted:
             if state not in self._node_matchers:
@@ -198,9 +202,11 @@ class LazyGrammar:
         _check_productive(grammar)
         matcher = self._matchers.root(grammar)
         mask = self._matchers.mask(matcher)
-        if mask is None:
-            raise GrammarError(f"llguidance gave up: {matcher.get_error()}")
-        if not matcher.is_accepting() and np.array_equal(mask, self._shared_masks[_EOS_MASK]):
+        if mask is None and not matcher.get_error().startswith(NO_TEXT_MESSAGE):
+            raise GrammarError(f"llguidance gave up: {matcher.get_error().splitlines()[0]}")
+        if mask is None or (
+            np.array_equal(mask, self._shared_masks[_EOS_MASK]) and not matcher.is_accepting()
+        ):
             raise GrammarError("the grammar accepts no text that this vocabulary can spell")
         if not self._free_nodes or not self._free_masks:
             raise TooManyStatesError("max_nodes or max_masks is below the number of grammars")

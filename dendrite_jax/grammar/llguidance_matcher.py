@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.grammar import Grammar, GrammarKind
 
-_SETTINGS = re.compile(r"^\s*%llguidance\s*(\{.*\})[ \t]*$", re.MULTILINE)
+_SETTINGS = re.compile(r"^[ \t]*%llguidance\s*(\{.*\})[ \t]*$", re.MULTILINE)
+# How its messages begin: the place in the Lark text, what is wrong, then an excerpt.
+_MESSAGE = re.compile(r"(?:at )?(?:(?P<line>\d+)\((?P<column>\d+)\): )?(?P<reason>.*)")
+_DETAIL = re.compile(r"^error: (.*)$", re.MULTILINE)
+# What it says, once it is asked for a mask, of a grammar without a text.
+NO_TEXT_MESSAGE = "NoExtensionBias"
 
 
 class _VocabularyWrapper:
@@ -60,7 +65,12 @@ class MatcherFactory:
         """
         matcher = llguidance.LLMatcher(self._tokenizer, to_lark(grammar), log_level=0)
         if matcher.is_error():
-            raise GrammarError(f"invalid {grammar.kind.value} grammar: {matcher.get_error()}")
+            message = _MESSAGE.match(matcher.get_error())
+            assert message is not None
+            known = grammar.kind is GrammarKind.LARK and message["line"]
+            place = f"line {message['line']}, column {message['column']}" if known else ""
+            reason = " ".join([message["reason"], *_DETAIL.findall(matcher.get_error())])
+            raise GrammarError(f"invalid {grammar.kind.value} grammar: {reason}", place)
         return matcher
 
     def mask(self, matcher: llguidance.LLMatcher) -> NDArray[np.uint32] | None:
@@ -90,11 +100,17 @@ def to_lark(grammar: Grammar) -> str:
             except ValueError as exc:
                 raise GrammarError(f"the %llguidance line is not JSON: {exc}") from exc
             text = text[: found.start()] + text[found.end() :]
-    elif grammar.kind is GrammarKind.REGEX:
-        text = f"start: /{llguidance.regex_to_lark(grammar.source, 'dw')}/"
     elif grammar.kind is GrammarKind.JSON_SCHEMA:
         text = f"start: %json {grammar.source}"
     else:
-        choices = json.loads(grammar.source)
-        text = "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in choices)
-    return f"%llguidance {json.dumps(settings)}\n{text}"
+        pattern = grammar.source
+        if grammar.kind is GrammarKind.CHOICE:
+            pattern = "|".join(map(_escaped, json.loads(pattern)))
+        text = f"start: /{llguidance.regex_to_lark(pattern, 'dw')}/"
+    # The settings come last, so that a message names the line of the grammar's own text.
+    return f"{text}\n%llguidance {json.dumps(settings)}\n"
+
+
+def _escaped(text: str) -> str:
+    """A regex of exactly this text."""
+    return "".join(f"\\x{{{ord(char):x}}}" for char in text)

@@ -243,6 +243,16 @@ def test_a_branch_is_restored_from_its_tokens(compiler: gr.GrammarCompiler) -> N
             lazy.state_after([*tokens, TOKENS.index(b")"), END, token])
 
 
+@pytest.mark.parametrize("texts", [["a.b", "\x00\x7f\n"], ["", '/"\\u{'], ["é\u2028😀"]])
+def test_choices_are_taken_as_they_are(compiler: gr.GrammarCompiler, texts: list[str]) -> None:
+    choice = gr.Grammar.from_choice(texts)
+    lazy = gr.LazyGrammar(compiler, [choice], max_nodes=256, max_masks=64)
+    for text in texts:
+        assert lazy.state_after([*text.encode(), END]) == gr.DONE_STATE
+    with pytest.raises(gr.GrammarError, match="does not allow"):
+        lazy.state_after(b"axb")
+
+
 def test_user_settings_are_kept(compiler: gr.GrammarCompiler) -> None:
     text = '%llguidance {"allow_invalid_utf8": true}\nstart: "a" /b*/'
     assert gr.LazyGrammar(compiler, [lark(text)], max_nodes=16, max_masks=8).nodes == 1
@@ -251,8 +261,15 @@ def test_user_settings_are_kept(compiler: gr.GrammarCompiler) -> None:
 @pytest.mark.parametrize(
     ("grammar", "reason"),
     [
-        (gr.Grammar.from_lark("start: ("), "invalid Lark grammar"),
-        (gr.Grammar.from_lark("start: missing"), "invalid Lark grammar"),
+        (gr.Grammar.from_lark("start: ("), r"^line 1, column 9: invalid Lark grammar: Expected.*$"),
+        (
+            gr.Grammar.from_lark('\n%llguidance {}\nstart: "a" b\nb: missing'),
+            '^line 4, column 4: invalid Lark grammar: unknown name: "missing"$',
+        ),
+        (gr.Grammar.from_lark("start: /(a/"), "^line 1, column 8: .*unclosed group$"),
+        (gr.Grammar.from_lark("start: <|gone|>"), "^invalid Lark grammar: [^\n]*$"),
+        (gr.Grammar.from_lark("start: /[^\\s\\S]/"), "^the grammar accepts no text"),
+        (gr.Grammar.from_regex("a^b|c"), "^invalid regex grammar: [^\n]*$"),
         (gr.Grammar.from_lark("%llguidance {no}\nstart: /a/"), "%llguidance line is not JSON"),
         (gr.Grammar.from_regex("(?=a)"), "lookahead"),
         (gr.Grammar.from_json_schema({"not": {}}), "keyword 'not'"),
