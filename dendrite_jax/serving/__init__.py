@@ -6,6 +6,7 @@ from dendrite_jax.serving.exit_on_miss import (
     add_wanted_edges,
     complete_generation,
     complete_search,
+    resume_grammar,
 )
 from dendrite_jax.serving.grammars import compile_or_start
 
@@ -17,4 +18,5 @@ __all__ = [
     "complete_generation",
     "complete_search",
     "enable_compilation_cache",
+    "resume_grammar",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from dendrite_jax.engine import WANTED, Constraint, Generated, State, with_table
+from dendrite_jax.engine import WANTED, Constraint, Generated, State, constrain, with_table
 from dendrite_jax.engine.stopping import GRAMMAR_MISS
 from dendrite_jax.grammar import LazyGrammar, LazyTable, TooManyStatesError
 
@@ -23,8 +25,39 @@ def add_wanted_edges(grammar: LazyGrammar, state: State) -> State:
     """
     constraint, table = _lazy(state)
     states, tokens = _wanted(constraint)
-    grown = grammar.expand(states, tokens, held=constraint.grammar_state, table=table)
-    return with_table(state, grown)
+    return with_table(state, _grown(grammar, states, tokens, constraint.grammar_state, table))
+
+
+def resume_grammar(
+    grammar: LazyGrammar,
+    state: State,
+    branch_ids: ArrayLike,
+    tokens: Sequence[Sequence[int]],
+    grammar_index: ArrayLike = 0,
+) -> State:
+    """Puts the branches of a restored state where they were, in another process's `LazyGrammar`.
+
+    The numbers of nodes are of one `LazyGrammar` only; what a branch has generated says where it
+    is in any.
+
+    Args:
+      grammar: the same grammars as before.
+      state: the restored state, whose own table is dropped: other branches are without a grammar.
+      branch_ids: i32[n].
+      tokens: for each branch what it has generated under its grammar, without the prompt.
+      grammar_index: i32[] or i32[n], which grammar each was under.
+
+    Raises:
+      GrammarError: a grammar does not allow its branch's tokens.
+    """
+    ids = jnp.asarray(branch_ids, jnp.int32)
+    index = np.broadcast_to(np.asarray(grammar_index, np.int32), ids.shape)
+    places = [
+        grammar.state_after(taken, i) for taken, i in zip(tokens, index.tolist(), strict=True)
+    ]
+    state = constrain(state.replace(constraint=None), ids, grammar.table, jnp.asarray(index))
+    constraint, _ = _lazy(state)
+    return state.replace(constraint=constraint.place(ids, jnp.array(places, jnp.int32)))
 
 
 def complete_generation(
@@ -71,11 +104,11 @@ def complete_search(
         constraint, table = _lazy(state)
         try:
             # A repeat passes through all nodes that the search has met: none may be forgotten.
-            table = grammar.expand(states, tokens, held=grammar.states, table=table)
+            table = _grown(grammar, states, tokens, np.array(grammar.states), table)
         except TooManyStatesError:
             if emptied:
                 raise
-            table = grammar.forget(constraint.grammar_state)
+            table = _one_for_each(grammar.forget(constraint.grammar_state), table)
             emptied = True
         state = with_table(state, table)
 
@@ -88,6 +121,25 @@ def _lazy(state: State) -> tuple[Constraint, LazyTable]:
 
 
 def _wanted(constraint: Constraint) -> tuple[np.ndarray, np.ndarray]:
-    """The logged misses: grammar states i32[n] and tokens i32[n]."""
+    """The logged misses, of all states under `vmap`: grammar states i32[n] and tokens i32[n]."""
     wanted, count = jax.device_get((constraint.wanted, constraint.num_wanted))
-    return wanted[: min(count, WANTED), 0], wanted[: min(count, WANTED), 1]
+    logged = wanted[np.arange(WANTED) < count[..., None]]
+    return logged[:, 0], logged[:, 1]
+
+
+def _grown(
+    grammar: LazyGrammar,
+    states: np.ndarray,
+    tokens: np.ndarray,
+    held: ArrayLike,
+    table: LazyTable,
+) -> LazyTable:
+    """The table, consumed, with these edges; see `LazyGrammar.expand`."""
+    mapped = table.edges.ndim > 2
+    grown = grammar.expand(states, tokens, held, None if mapped else table)
+    return _one_for_each(grown, table) if mapped else grown
+
+
+def _one_for_each(table: LazyTable, like: LazyTable) -> LazyTable:
+    """Copies of the table where `like` has one for each state, under `vmap`."""
+    return jax.tree.map(lambda one, many: jnp.broadcast_to(one, many.shape), table, like)

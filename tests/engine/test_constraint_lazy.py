@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,11 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax import engine, search
+from dendrite_jax import checkpoint, engine, search
 from dendrite_jax import grammar as gr
 from dendrite_jax.engine import FINISH_NAMES, Generated, State
-from dendrite_jax.search import BeamSearchConfig
-from dendrite_jax.serving import add_wanted_edges, complete_generation, complete_search
+from dendrite_jax.search import BeamSearchConfig, SearchResult
+from dendrite_jax.serving import (
+    add_wanted_edges,
+    complete_generation,
+    complete_search,
+    resume_grammar,
+)
 from engine.constraint_programs import (
     ARITHMETIC,
     CONFIG,
@@ -222,6 +228,40 @@ def test_a_search_that_needs_more_than_there_may_be_names_the_knob() -> None:
 
     with pytest.raises(gr.TooManyStatesError, match="max_nodes is 8"):
         complete_search(tiny, state, ten_digits)
+
+
+def test_a_restored_state_goes_on_in_another_lazy_grammar(tmp_path: Path) -> None:
+    state, ids = started(known(), 3)
+    state, begun, _ = run(known(), state, ids)
+    checkpoint.save(tmp_path / "state", state)
+    _, expected, _ = run(known(), state, ids)
+    fresh = lazy_grammar()
+    restored = checkpoint.restore(tmp_path / "state", started(fresh)[0])
+    restored = resume_grammar(fresh, restored, ids[:3], lanes_of(begun)[:3], INDEX[:3])
+    _, found, exits = run(fresh, restored, ids)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_array_equal(found.finish, expected.finish)
+    assert exits > 0
+    with pytest.raises(gr.GrammarError, match="token 0: the grammar does not allow"):
+        resume_grammar(fresh, started(fresh)[0], ids[:1], [[TOKENS.index(b")")]])
+
+
+def test_searches_of_mapped_states_are_completed_together() -> None:
+    def states(lazy: gr.LazyGrammar) -> list[State]:
+        return [started(lazy, index=index)[0] for index in (INDEX, np.roll(INDEX, 1))]
+
+    _, roots = started(known())
+
+    def search_one(state: State) -> tuple[State, SearchResult]:
+        return beam_search(model(), state, roots, None)
+
+    alone = [complete_search(known(), state, search_one)[1] for state in states(known())]
+    lazy = lazy_grammar()
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states(lazy))
+    _, found = complete_search(lazy, together, jax.jit(jax.vmap(search_one)))
+    for row, expected in enumerate(alone):
+        np.testing.assert_array_equal(found.tokens[row], expected.tokens)
+        np.testing.assert_array_equal(found.values[row], expected.values)
 
 
 def test_only_a_lazy_table_can_grow() -> None:
