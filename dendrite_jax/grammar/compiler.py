@@ -83,6 +83,7 @@ class GrammarCompiler:
 
     @property
     def vocab_size(self) -> int:
+        """The number of tokens, padding included."""
         return len(self.token_bytes)
 
     @functools.cached_property

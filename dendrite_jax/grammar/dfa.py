@@ -38,6 +38,7 @@ class Dfa:
 
     @property
     def states(self) -> int:
+        """The number of states."""
         return self.table.shape[0]
 
     @property

@@ -40,11 +40,8 @@ class VocabularyTrie:
     token_node: NDArray[np.int32]
 
     @property
-    def vocab_size(self) -> int:
-        return len(self.token_node)
-
-    @property
     def nodes(self) -> int:
+        """The number of nodes, the root included."""
         return len(self.parent)
 
 
