@@ -253,6 +253,7 @@ def grow(
             rules.aggregate,
             expand=expand,
             score=score,
+            commit=commit,
         )
         short |= cut
     value = value.reshape(shape)
