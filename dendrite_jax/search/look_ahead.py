@@ -74,7 +74,7 @@ def look_ahead(
             held=held,
             value=jnp.where(usable, aggregate(how, carry.value, own), carry.value),
             running=jnp.where(usable & ~scored.answer, carry.running, -1),
-            cut=carry.cut | grown.failed,
+            cut=carry.cut | grown.failed | scored.short,
         )
 
     refused = (thoughts.branch >= 0) & (ahead < 0)
