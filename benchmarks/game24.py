@@ -24,6 +24,7 @@ from dendrite_jax.benchmarks.uniform_play import success_of_plays
 from dendrite_jax.models import Pretrained
 from dendrite_jax.search import RandomValues
 from dendrite_jax.tasks.game24.graph import load_test_puzzles
+from dendrite_jax.tasks.game24.rules import MAX_TARGET, MIN_TARGET
 from dendrite_jax.tasks.game24.scoring import Game24Scorer
 from dendrite_jax.tasks.game24.solutions import Results
 from dendrite_jax.tasks.game24.solve import Game24Search, load_solver
@@ -43,7 +44,7 @@ class Row:
       method: of `search.methods.METHODS`.
       sizes: of the method.
       seeds: how often every puzzle is searched.
-      control: whether the search looks at values, so that random ones are a control.
+      control: whether the search ranks by values, so that random ones are a control.
     """
 
     label: str
@@ -211,14 +212,19 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--target", default=24, show_default=True)
+@click.option(
+    "--target", type=click.IntRange(MIN_TARGET, MAX_TARGET), default=24, show_default=True
+)
 @click.option("--deep", is_flag=True, help="Also depth first, beam and MCTS at b=25's budget.")
-@click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--plot", type=click.Path(path_type=Path), default=None, help="Write an SVG.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Write an SVG."
+)
 def main(target: int, deep: bool, out: Path, plot: Path | None) -> None:
     """Scores the test puzzles; writes the result after each row, and the plot at the end."""
     result = run(target, deep, each=lambda so_far: harness.save(so_far, out))
     if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
         plot.write_text(success_plot(result["rows"]), encoding="utf-8")
     show(result)
 

@@ -12,6 +12,7 @@ from dendrite_jax.cache.state import (
     CONTEXT_FULL,
     COUNT_TOO_LARGE,
     DUPLICATE_BRANCH,
+    EMPTY_BRANCH,
     GUARD_COUNT,
     OUT_OF_BLOCKS,
     OUT_OF_SLOTS,
@@ -86,8 +87,8 @@ def find_error(
 
     Returns:
       A CapacityError when a branch stopped for want of blocks or context or no slot was left, a
-      BranchError when a call named a branch that is not held or one branch twice, or gave one
-      fewer tokens than it said, else None.
+      BranchError when a call named a branch that is not held or one branch twice, gave one
+      fewer tokens than it said or searched from one without any, else None.
     """
     misuse, error, alive, length, ref_count, short = jax.device_get(
         (
@@ -126,4 +127,6 @@ def find_error(
         return BranchError("a call named a branch that is not held (never opened, or freed before)")
     if misuse & COUNT_TOO_LARGE:
         return BranchError("append was told to take more tokens than it was given")
+    if misuse & EMPTY_BRANCH:
+        return BranchError("a search was given a root without a token: its prompt is empty")
     return None

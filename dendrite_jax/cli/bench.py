@@ -12,7 +12,10 @@ import click
 from dendrite_jax.cli.common import compile_cache_option, json_option, print_json
 
 _json_out = click.option(
-    "--out", type=click.Path(path_type=Path), default=None, help="Write the JSON to a file too."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Write the JSON to a file too.",
 )
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
 from dendrite_jax.cli.common import (
+    METHODS,
     compile_cache_option,
     draw_each,
     dtype_option,
@@ -31,6 +33,16 @@ if TYPE_CHECKING:
     from dendrite_jax.search.export import Decode
     from dendrite_jax.search.methods import Method
     from dendrite_jax.serving import Engine
+
+
+_WITHOUT_EFFECT: dict[str, set[str]] = {
+    "verdict": {"beam"},
+    "hopeless": set(METHODS) - {"tot-dfs"},
+    "temperature": {"greedy"},
+    "top_k": {"greedy"},
+    "top_p": {"greedy"},
+}
+"""Options, and the methods that do not look at them."""
 
 
 @click.command()
@@ -101,11 +113,15 @@ def search(
     from dendrite_jax.serving.search import ThoughtShape, text_method
     from dendrite_jax.serving.validation import check_text
 
+    _check_effect(method)
     shape = ThoughtShape(thought_tokens, depth, hopeless)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     # Bad options are refused before the weights are read; the stop rules need the vocabulary.
     plan = text_method(method, StopRules.of(), (), thoughts=shape, sampling=sampling, sizes=sizes)
     check_text(prompt)
+    for field, texts in (("--stop", stop_strings), ("--verdict", verdict or ())):
+        for text in texts:
+            check_text(text, field)
     console = Console(stderr=True)
     with loading_bar(console, quiet=as_json) as progress:
         pretrained = load(model, dtype, progress)
@@ -136,6 +152,15 @@ def search(
         print(to_json(found, decode=decode, title=prompt))
     else:
         _print_answers(found, decode, prompt)
+
+
+def _check_effect(method: str) -> None:
+    """Raises ValueError for an option on the command line that the method does not look at."""
+    context = click.get_current_context()
+    for name, methods in _WITHOUT_EFFECT.items():
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and method in methods:
+            raise ValueError(f"--{name.replace('_', '-')} has no effect on method {method!r}")
 
 
 def _scorer(tokenizer: Tokenizer, verdict: tuple[str, str] | None) -> Scorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from jax import Array
 from dendrite_jax import engine
 from dendrite_jax.cache import Ledger
 from dendrite_jax.engine import NO_TOKEN, Model, State
+from dendrite_jax.search.branches import refuse_empty
 from dendrite_jax.search.checks import check_positive
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.select import best
@@ -54,9 +56,11 @@ class BeamSearchConfig:
             raise ValueError(
                 f"width is {self.width}; it must be a multiple of groups, {self.groups}"
             )
-        if self.diversity_penalty < 0:
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty is {self.length_penalty}; it must be finite")
+        if not 0 <= self.diversity_penalty < math.inf:
             raise ValueError(
-                f"diversity_penalty is {self.diversity_penalty}; it must be at least 0"
+                f"diversity_penalty is {self.diversity_penalty}; it must be at least 0 and finite"
             )
 
     @property
@@ -139,7 +143,7 @@ def beam_search(
     per_beam = max(2, 1 + stop_tokens.shape[0])
     _check_vocabulary(model.vocab_size, config, stop_tokens.shape[0], per_beam)
     before = state.cache.ledger
-    loop = _start(state, roots, config, beams)
+    loop = _start(*refuse_empty(state, roots), config, beams)
 
     def body(loop: _Loop) -> _Loop:
         return _step(model, loop, config, stop_tokens, per_beam * beams)
@@ -164,7 +168,10 @@ def _check_vocabulary(
 def _start(state: State, roots: Array, config: BeamSearchConfig, beams: int) -> _Loop:
     """Each group of a problem starts with one beam at its root."""
     problems = roots.shape[0]
-    state, first = engine.fork(state, jnp.repeat(roots, config.groups))
+    by_row = jnp.repeat(roots, config.groups)
+    state, first = engine.fork(state, by_row)
+    # A prompt that found no room has left its flag, and no hidden state to go on from.
+    ready = (first >= 0) & (state.cache.error[jnp.maximum(first, 0)] == 0)
     shape = (problems * config.groups, beams)
     none = _Beams(
         node=jnp.full(shape, NO_NODE, jnp.int32),
@@ -177,11 +184,11 @@ def _start(state: State, roots: Array, config: BeamSearchConfig, beams: int) -> 
         branches=none.node.at[:, 0].set(first),
         running=none._replace(
             node=none.node.at[:, 0].set(ROOT),
-            logprob=none.logprob.at[:, 0].set(jnp.where(first >= 0, 0.0, -jnp.inf)),
+            logprob=none.logprob.at[:, 0].set(jnp.where(ready, 0.0, -jnp.inf)),
         ),
         finished=none,
-        searching=first >= 0,
-        at_capacity=(jnp.repeat(roots, config.groups) >= 0) & (first < 0),
+        searching=ready,
+        at_capacity=(by_row >= 0) & ~ready,
         tree=SearchTree.empty(problems, config.num_nodes, 1),
     )
 

@@ -15,6 +15,7 @@ from jax import Array
 
 from dendrite_jax import engine
 from dendrite_jax.cache import Ledger
+from dendrite_jax.cache.state import EMPTY_BRANCH
 from dendrite_jax.engine import Model, State
 from dendrite_jax.search.expand import Thoughts
 from dendrite_jax.search.scoring import Scored, Scorer
@@ -65,9 +66,22 @@ class Branches(struct.PyTreeNode):
     mirror: Any = None
 
 
+def refuse_empty(state: State, roots: Array) -> tuple[State, Array]:
+    """The roots i32[problems], −1 for one whose prompt is empty, which raises a misuse flag.
+
+    A root whose prompt found no room stays: its own flag stops whatever grows from it.
+    """
+    cache = state.cache
+    slot = jnp.clip(roots, 0, cache.num_slots - 1)
+    empty = (roots == slot) & cache.alive[slot] & (cache.length[slot] == 0)
+    empty &= cache.error[slot] == 0
+    misuse = cache.misuse | jnp.where(jnp.any(empty), EMPTY_BRANCH, 0)
+    return state.replace(cache=cache.replace(misuse=misuse)), jnp.where(empty, -1, roots)
+
+
 def hold_roots(
     scorer: AnyScorer, state: State, roots: Array, key: Array
-) -> tuple[Branches, Array, Ledger]:
+) -> tuple[Branches, Array, Array, Ledger]:
     """What a search begins with.
 
     Args:
@@ -77,27 +91,30 @@ def hold_roots(
       key: a random key, or one a problem.
 
     Returns:
-      The branches; a random key a problem; the ledger before the search.
+      The branches; the roots, as `refuse_empty` gives them; a random key a problem; the ledger
+      before the search.
     """
+    state, roots = refuse_empty(state, roots)
     keys = key if key.ndim else jax.random.split(key, roots.shape[0])
     state = engine.set_keys(state, roots, keys)
     mirror = scorer.open(state, roots) if isinstance(scorer, StatefulScorer) else None
     held = Branches(state, mirror)
-    return held, keys, ledger(scorer, held)
+    return held, roots, keys, ledger(scorer, held)
 
 
 def start(
     scorer: AnyScorer, state: State, roots: Array, key: Array
-) -> tuple[Branches, Array, Array, Ledger]:
+) -> tuple[Branches, Array, Array, Array, Ledger]:
     """A search's first branches; arguments as in `hold_roots`.
 
     Returns:
       The branches; the problems' key words u32[problems, 2]; a child of each root i32[problems];
-      the ledger before the search.
+      the bool[problems] that have none for want of room; the ledger before the search.
     """
-    held, keys, before = hold_roots(scorer, state, roots, key)
+    held, roots, keys, before = hold_roots(scorer, state, roots, key)
     held, first = fork(scorer, held, roots)
-    return held, jax.random.key_data(keys), first, before
+    refused = (roots >= 0) & (first < 0)
+    return held, jax.random.key_data(keys), first, refused, before
 
 
 def fork(scorer: AnyScorer, held: Branches, parents: Array) -> tuple[Branches, Array]:

@@ -155,7 +155,7 @@ def start(
 ) -> DepthFirstLoop:
     """The search before its first expansion; arguments as in `depth_first`."""
     problems = roots.shape[0]
-    held, keys, first, before = held_branches.start(score, state, roots, key)
+    held, keys, first, refused, before = held_branches.start(score, state, roots, key)
     none = jnp.full((problems, config.stack), NO_NODE, jnp.int32)
     return DepthFirstLoop(
         step=jnp.int32(0),
@@ -166,7 +166,7 @@ def start(
         waiting=(first >= 0).astype(jnp.int32),
         answers=jnp.full((problems, config.num_answers), NO_NODE, jnp.int32),
         values=jnp.full((problems, config.num_answers), -jnp.inf, jnp.float32),
-        at_capacity=(roots >= 0) & (first < 0),
+        at_capacity=refused,
         tree=SearchTree.empty(problems, config.num_nodes, thought_tokens),
         before=before,
     )
@@ -216,7 +216,7 @@ def step(
     chosen = select(jnp.where(ends, -jnp.inf, good), config.proposals, keys)
     by_problem = children.reshape(shape)
     dropped = jnp.where(is_chosen(chosen, config.proposals), -1, by_problem)
-    short = ((parents >= 0) & (children < 0)) | thoughts.failed
+    short = ((parents >= 0) & (children < 0)) | thoughts.failed | scored.short
     emptied = loop.branches.at[problem, last].set(-1, mode="drop")
     pushed = jnp.sum(chosen >= 0, axis=1)
     return loop._replace(

@@ -187,7 +187,7 @@ def start(
 ) -> LevelsLoop:
     """The search before its first level; arguments as in `search`."""
     problems = roots.shape[0]
-    held, keys, first, before = held_branches.start(score, state, roots, key)
+    held, keys, first, refused, before = held_branches.start(score, state, roots, key)
     none = jnp.full((problems, config.kept), NO_NODE, jnp.int32)
     return LevelsLoop(
         level=jnp.int32(0),
@@ -198,7 +198,7 @@ def start(
         path_value=jnp.zeros(none.shape, jnp.float32),
         answers=jnp.full((problems, config.num_answers), NO_NODE, jnp.int32),
         values=jnp.full((problems, config.num_answers), -jnp.inf, jnp.float32),
-        at_capacity=(roots >= 0) & (first < 0),
+        at_capacity=refused,
         tree=SearchTree.empty(problems, config.num_nodes, thought_tokens),
         before=before,
     )
@@ -241,7 +241,7 @@ def grow(
     before = jnp.take_along_axis(loop.path_value, place, axis=1).reshape(-1)
     path_value = aggregate(rules.aggregate, before, value, loop.level == 0)
     value = path_value
-    short = refused | thoughts.failed
+    short = refused | thoughts.failed | scored.short
     if rules.lookahead:
         goes_on = ~ends.reshape(-1) & ~jnp.isneginf(value)
         held, value, cut = look_ahead(
@@ -253,6 +253,7 @@ def grow(
             rules.aggregate,
             expand=expand,
             score=score,
+            commit=commit,
         )
         short |= cut
     value = value.reshape(shape)

@@ -33,6 +33,7 @@ def look_ahead(
     *,
     expand: Expand,
     score: AnyScorer,
+    commit: Array | None = None,
 ) -> tuple[Branches, Array, Array]:
     """Values f32[lanes] of paths that go on greedily for up to `steps` thoughts.
 
@@ -45,6 +46,7 @@ def look_ahead(
       how: aggregates a path's values.
       expand: a `SampleThoughts`, whose sampling is not used.
       score: judges them.
+      commit: i32[n], tokens appended to a thought before the next one; none when None.
 
     Returns:
       The branches as before, the values, and the bool[lanes] that could not look as far as they
@@ -61,15 +63,18 @@ def look_ahead(
     held, ahead = held_branches.fork(score, held, thoughts.branch)
 
     def step(_: Array, carry: _Looking) -> _Looking:
-        state, grown = greedy(model, carry.held.state, carry.running, thoughts.parent)
-        held, scored = held_branches.score(score, model, carry.held.replace(state=state), grown)
+        held = carry.held
+        if commit is not None:
+            held, _ = held_branches.append(score, model, held, carry.running, commit)
+        state, grown = greedy(model, held.state, carry.running, thoughts.parent)
+        held, scored = held_branches.score(score, model, held.replace(state=state), grown)
         own = usable_value(scored, grown)
         usable = ~jnp.isneginf(own)
         return _Looking(
             held=held,
             value=jnp.where(usable, aggregate(how, carry.value, own), carry.value),
             running=jnp.where(usable & ~scored.answer, carry.running, -1),
-            cut=carry.cut | grown.failed,
+            cut=carry.cut | grown.failed | scored.short,
         )
 
     refused = (thoughts.branch >= 0) & (ahead < 0)

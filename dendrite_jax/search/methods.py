@@ -25,7 +25,7 @@ from dendrite_jax.search.mcts import start as start_mcts
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.sample import SampleConfig, sample
 from dendrite_jax.search.sample import rules as sample_rules
-from dendrite_jax.search.scoring import Scorer, SumLoglikelihood
+from dendrite_jax.search.scoring import RandomValues, Scorer, SumLoglikelihood
 from dendrite_jax.search.step_beam import StepBeamConfig, step_beam
 from dendrite_jax.search.step_beam import rules as step_beam_rules
 from dendrite_jax.search.tree import NO_NODE, ROOT
@@ -108,11 +108,9 @@ def best_of(pieces: Pieces, *, proposals: int = 40) -> Method:
 def beam(pieces: Pieces, *, breadth: int = 5, proposals: int = 40) -> Method:
     """Sampled thoughts, of which those on the likeliest paths are kept.
 
-    The scorer's rules hold; its values do not count.
+    The scorer's rules hold; its values do not count, unless they are `RandomValues`: the control
+    of a search by likelihood goes by them instead.
     """
-    for name, size in (("breadth", breadth), ("proposals", proposals)):
-        if size < 1:
-            raise ValueError(f"{name} is {size}; it must be at least 1")
     if proposals % breadth:
         raise ValueError(f"proposals is {proposals}; it must be a multiple of breadth, {breadth}")
     config = StepBeamConfig(
@@ -122,8 +120,9 @@ def beam(pieces: Pieces, *, breadth: int = 5, proposals: int = 40) -> Method:
         aggregate="sum",
         merge=True,
     )
-    likelihood = pieces._replace(score=SumLoglikelihood(pieces.score))
-    return _by_levels(likelihood, config, step_beam_rules(config), step_beam)
+    if not isinstance(pieces.score, RandomValues):
+        pieces = pieces._replace(score=SumLoglikelihood(pieces.score))
+    return _by_levels(pieces, config, step_beam_rules(config), step_beam)
 
 
 def tot_bfs(pieces: Pieces, *, breadth: int = 5, proposals: int = 40) -> Method:
@@ -230,10 +229,12 @@ def build(name: str, pieces: Pieces, sizes: Mapping[str, int]) -> Method:
     if name not in METHODS:
         raise ValueError(f"method is {name!r}; it must be one of {', '.join(METHODS)}")
     known = sizes_of(name)
-    for size in sizes:
+    for size, value in sizes.items():
         if size not in known:
             takes = ", ".join(known) or "none"
             raise ValueError(f"{size} is no size of method {name!r}, which takes {takes}")
+        if value < 1:
+            raise ValueError(f"{size} is {value}; it must be at least 1")
     return METHODS[name](pieces, **sizes)
 
 

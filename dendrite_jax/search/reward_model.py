@@ -31,7 +31,9 @@ class RewardModel(struct.PyTreeNode):
 
     A `search.StatefulScorer`: its cache is forked and freed along with the search's, so that every
     token of a path is run through it once (`result.ledger.scored`), whatever grows from it later.
-    It lives for one search and has as many blocks and slots as the search's own state.
+    It lives for one search and has as many blocks and slots as the search's own state. Blocks of a
+    prompt that several roots share are held once for each; a thought that finds no room has no
+    value (`Scored.short`).
     """
 
     model: Model  # of the policy's vocabulary
@@ -78,14 +80,16 @@ class RewardModel(struct.PyTreeNode):
                 f"model.vocab_size of the reward model is {self.model.vocab_size}; it must be the "
                 f"policy's, {model.vocab_size}"
             )
-        branches = jnp.where(thoughts.length > 0, mirror.of(thoughts.branch), -1)
+        wanted = (thoughts.branch >= 0) & (thoughts.length > 0)
+        branches = jnp.where(wanted, mirror.of(thoughts.branch), -1)
         tokens = jnp.maximum(thoughts.tokens, 0)  # padding has no embedding
         own, _, ok = engine.score_tokens(
             self.model, mirror.state, branches, tokens, thoughts.length
         )
         value = self.readout.read(self.model, own.hidden[jnp.maximum(branches, 0)])
         value = jnp.where(ok, value, -jnp.inf)
-        return mirror.replace(state=own), revalue(self.rules, value, model, state, thoughts)
+        scored = revalue(self.rules, value, model, state, thoughts)
+        return mirror.replace(state=own), scored._replace(short=wanted & ~ok)
 
     def free(self, mirror: Mirror, branches: Array) -> Mirror:
         own = engine.free(mirror.state, mirror.of(branches))

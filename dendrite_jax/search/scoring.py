@@ -19,6 +19,7 @@ class Scored(NamedTuple):
     value: Array  # f32[lanes], higher is better, −inf rejects
     merge_key: Array  # i32[lanes], thoughts of one problem with equal keys are merged
     answer: Array  # bool[lanes], the thought ends its path
+    short: Array | bool = False  # bool[lanes], no value for want of the scorer's own room
 
 
 class Scorer(Protocol):

@@ -17,13 +17,13 @@ class PromptError(ValueError):
     """A prompt that cannot be run; nothing has changed."""
 
 
-def check_text(text: str) -> None:
+def check_text(text: str, field: str = "prompt") -> None:
     """Raises PromptError for a text that has no UTF-8, such as a shell argument of other bytes."""
     try:
         text.encode()
     except UnicodeEncodeError as exc:
         raise PromptError(
-            f"prompt has {text[exc.start]!r} at place {exc.start}, which is no Unicode character"
+            f"{field} has {text[exc.start]!r} at place {exc.start}, which is no Unicode character"
         ) from exc
 
 

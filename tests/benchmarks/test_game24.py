@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from dendrite_jax.benchmarks import game24
 from dendrite_jax.benchmarks.game24 import Row
@@ -183,3 +184,19 @@ def test_the_plot_has_a_point_for_each_row_by_tokens_and_success() -> None:
     assert greedy[1] - mcts[1] == pytest.approx(mcts[1] - bfs[1], abs=0.2)
     assert greedy[0] < bfs[0] < mcts[0]
     assert bfs[1] < mcts[1] < greedy[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "0", "--out", "x"], "0 is not in the range 1<=x<=100"),
+        (["--out", "."], "File '.' is a directory"),
+        (["--out", "x", "--plot", "."], "File '.' is a directory"),
+    ],
+)
+def test_bad_options_are_refused_before_the_first_search(
+    arguments: list[str], message: str
+) -> None:
+    ran = CliRunner().invoke(game24.main, arguments)
+    assert ran.exit_code == 2
+    assert message in ran.output

@@ -61,6 +61,7 @@ def test_a_group_without_a_command_prints_its_help(dendrite: Dendrite, command: 
         (["solve", "4 5 6 10", "--method", "guess"], "'--method': 'guess' is not"),
         (["solve", "4 5 6 10", "--html", "no/t.html"], "folder no does not exist"),
         (["solve", "4 5 6 10", "--bredth", "3"], "No such option.*--bredth"),
+        (["bench", "tree", "--out", "."], "File '.' is a directory"),
         (["guess"], "No such command 'guess'"),
         (["generate", "--prompt", "x"], "Missing option '--model'"),
         (["generate", "--model", "nowhere", "--prompt", "x"], "nowhere: neither a folder nor"),

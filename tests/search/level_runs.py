@@ -41,6 +41,7 @@ def run(
     seed: int,
     stops: Sequence[int],
     judge: Judge,
+    commit: Sequence[int] = (),
     **options: Any,
 ) -> tuple[SearchResult, list[Found]]:
     """What is found, and what should be; draws that float32 could decide otherwise are left out."""
@@ -48,10 +49,18 @@ def run(
     keys = jax.random.split(jax.random.key(seed), LANES)
     expand = SampleThoughts(4, StopRules.of(stops))
     state, found = compiled(
-        bigram(), state, ids, keys, config=config, expand=expand, score=judge, **options
+        bigram(),
+        state,
+        ids,
+        keys,
+        config=config,
+        expand=expand,
+        score=judge,
+        commit=np.array(commit) if commit else None,
+        **options,
     )
     assert_only_roots_held(state, ids)
-    sampler = Sampler(4, Knobs(), Stops((stops[0], stops[1])), judge, depth=config.depth)
+    sampler = Sampler(4, Knobs(), Stops((stops[0], stops[1])), judge, commit, config.depth)
     replays = [
         search(prompt, words, sampler, plan)
         for prompt, words in zip(prompts, np.asarray(jax.random.key_data(keys)), strict=True)

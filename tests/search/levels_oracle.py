@@ -221,6 +221,7 @@ def best_of_subtrees(width: int) -> Callable[[list[Node | None]], Frontier]:
 def _look_ahead(node: Node, sampler: Sampler, plan: Plan) -> float | None:
     total, here, child = node.total, node, 0
     for _ in range(plan.lookahead):
+        here = replace(here, path=[*here.path, *sampler.commit])
         ahead = sampler.grow(here, -1, child, replace(sampler.knobs, temperature=0.0))
         if ahead is None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from itertools import product
 from typing import Any
@@ -222,6 +223,9 @@ def test_a_root_that_is_not_held_has_no_beams() -> None:
         ({"groups": 0}, "groups is 0; it must be at least 1"),
         ({"groups": 3}, "width is 4; it must be a multiple of groups, 3"),
         ({"diversity_penalty": -0.1}, "diversity_penalty is -0.1; it must be at least 0"),
+        ({"diversity_penalty": math.nan}, "diversity_penalty is nan; it must be at least 0"),
+        ({"diversity_penalty": math.inf}, "diversity_penalty is inf; .* and finite"),
+        ({"length_penalty": math.nan}, "length_penalty is nan; it must be finite"),
         ({"early_stopping": "soon"}, "early_stopping is 'soon'; it must be True, False or"),
     ],
 )

@@ -35,6 +35,7 @@ POLICY, REWARD = tiny_decoder(), tiny_decoder(1)
 PROMPTS = [(raw_bits(6, f"prompt {n}", n) % 128).astype(int).tolist() for n in (1, 7, 4, 10)]
 COMMIT = [17, 4]
 THOUGHT = 3
+TEMPERATURE = 2.0
 VERDICTS, WEIGHTS = [5, 9, 60], [20.0, 1.0, 0.001]
 LOOKS_AHEAD = {"dvts"}
 COMMITS = {"tree_of_thoughts", "depth_first"}
@@ -51,7 +52,7 @@ def found(name: str) -> SearchResult:
         state,
         ids,
         keys,
-        expand=SampleThoughts(THOUGHT, sampling=Sampling(temperature=2.0), any_end=True),
+        expand=SampleThoughts(THOUGHT, sampling=Sampling(temperature=TEMPERATURE), any_end=True),
         score=scorer,
         commit=jnp.array(COMMIT) if name in COMMITS else None,
     )
@@ -81,9 +82,10 @@ def test_logprobs_and_rewards_are_those_of_the_whole_text(name: str) -> None:
             text = text_of(name, problem, node)
             thought = text[-THOUGHT:]
             logits = dense(POLICY, text)[-THOUGHT - 1 : -1]
-            expected = log_softmax(logits)[np.arange(THOUGHT), thought].sum()
             tolerance = 2 * THOUGHT * DECODER_TOLERANCE * np.max(np.abs(logits))
-            assert abs(tree.raw_logprob[problem, node] - expected) < tolerance
+            for field, heat in ((tree.raw_logprob, 1.0), (tree.logprob, TEMPERATURE)):
+                expected = log_softmax(logits / heat)[np.arange(THOUGHT), thought].sum()
+                assert abs(field[problem, node] - expected) < tolerance
             verdicts = dense(REWARD, text)[-1, VERDICTS]
             reward = np.log(np.exp(log_softmax(verdicts)) @ WEIGHTS)
             tolerance = 2 * DECODER_TOLERANCE * np.max(np.abs(verdicts))
@@ -116,7 +118,6 @@ def test_the_reward_model_runs_every_token_once(name: str) -> None:
 
 
 def test_a_reward_model_of_another_vocabulary_is_refused() -> None:
-
     state, ids = start(bigram(), [[1]], config=CACHE)
     scorer = RewardModel(REWARD, ValueTokens.of([1], [1.0]))
     with pytest.raises(ValueError, match=r"model.vocab_size of the reward model is 128; .* 11"):

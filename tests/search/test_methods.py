@@ -12,7 +12,7 @@ import pytest
 
 from dendrite_jax import engine, search
 from dendrite_jax.engine import GREEDY, State, StopRules
-from dendrite_jax.search import NO_NODE, ROOT, SampleThoughts, mean_loglikelihood
+from dendrite_jax.search import NO_NODE, ROOT, RandomValues, SampleThoughts, mean_loglikelihood
 from dendrite_jax.search.methods import METHODS, Method, Pieces, build, sizes_of
 from engine.programs import bigram, start
 from search.programs import CACHE, assert_only_roots_held
@@ -43,9 +43,13 @@ def method(name: str) -> Method:
 @cache
 def found_by(name: str) -> Any:
     """What the whole search finds, in one call."""
+    return run_whole(method(name))
+
+
+def run_whole(method: Method) -> Any:
     model = bigram()
     state, ids = start(model, PROMPTS, config=CACHE)
-    whole = jax.jit(lambda state, ids, key: method(name).search(model, state, ids, key))
+    whole = jax.jit(lambda state, ids, key: method.search(model, state, ids, key))
     state, result = whole(state, ids, jax.random.key(0))
     assert_only_roots_held(state, ids)
     return jax.device_get(result)
@@ -98,16 +102,30 @@ def test_names_stand_for_the_searches_of_the_library() -> None:
         jax.tree.map(np.testing.assert_array_equal, found_by(name), expected)
 
 
-def test_a_beam_goes_by_the_likelihood_of_the_path() -> None:
-    found = found_by("beam")
-    parent, raw_logprob = found.tree.parent, found.tree.raw_logprob
+def assert_answers_add_up(found: Any, steps: np.ndarray) -> None:
+    """Checks that an answer's value is the sum of those of its steps."""
+    parent = found.tree.parent
     assert (found.answers != NO_NODE).any()
     for problem, answer in np.argwhere(found.answers != NO_NODE):
         node, total = found.answers[problem, answer], 0.0
         while node != ROOT:
-            total += raw_logprob[problem, node]
+            total += steps[problem, node]
             node = parent[problem, node]
         assert found.values[problem, answer] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_beam_goes_by_the_likelihood_of_the_path() -> None:
+    found = found_by("beam")
+    assert_answers_add_up(found, found.tree.raw_logprob)
+
+
+def test_the_control_of_a_beam_goes_by_random_values() -> None:
+    control = PIECES._replace(score=RandomValues(mean_loglikelihood))
+    found = run_whole(build("beam", control, SIZES["beam"]))
+    assert_answers_add_up(found, found.tree.value)
+    values = found.tree.value[found.tree.parent != NO_NODE]
+    assert np.all((values >= 0) & (values < 1))
+    assert len(np.unique(values)) == values.size
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -126,8 +144,9 @@ def test_default_sizes_can_be_built(name: str) -> None:
         ("mcts", {"breadth": 3}, "which takes proposals, expansions, simulations"),
         ("beam", {"breadth": 0}, "breadth is 0; it must be at least 1"),
         ("beam", {"breadth": 3, "proposals": 8}, "must be a multiple of breadth, 3"),
-        ("tot-dfs", {"expansions": 0}, "is 0; it must be at least 1"),
-        ("best-of-n", {"proposals": 0}, "is 0; it must be at least 1"),
+        ("mcts", {"simulations": -1}, "simulations is -1; it must be at least 1"),
+        ("tot-dfs", {"expansions": 0}, "expansions is 0; it must be at least 1"),
+        ("best-of-n", {"proposals": 0}, "proposals is 0; it must be at least 1"),
     ],
 )
 def test_bad_sizes_are_refused(name: str, sizes: dict[str, int], message: str) -> None:

@@ -74,6 +74,7 @@ PLANS = {
     ),
 }
 CONFIGS: dict[Any, Any] = {step_beam: STEPS, dvts: TREES, rebase: BALANCED}
+COMMIT = [4]
 
 
 @pytest.mark.parametrize("compiled", [step_beam, dvts, rebase], ids=["steps", "dvts", "rebase"])
@@ -82,7 +83,8 @@ CONFIGS: dict[Any, Any] = {step_beam: STEPS, dvts: TREES, rebase: BALANCED}
 def test_every_problem_is_the_replay_of_its_own_search(
     compiled: Any, prompts: list[list[int]], seed: int, stops: list[int], judge: Judge
 ) -> None:
-    found, expected = run(compiled, CONFIGS[compiled], PLANS[compiled], prompts, seed, stops, judge)
+    config, plan = CONFIGS[compiled], PLANS[compiled]
+    found, expected = run(compiled, config, plan, prompts, seed, stops, judge, COMMIT)
     for problem, replay in enumerate(expected):
         assert_found(found, problem, replay)
 

@@ -216,7 +216,7 @@ def _grow_family(
         prior=prior,
         answer=scored.answer,
         exists=~jnp.isneginf(distinct) & jnp.isfinite(worth) & jnp.isfinite(prior),
-        out_of_room=((lanes >= 0) & (branches < 0)) | thoughts.failed,
+        out_of_room=((lanes >= 0) & (branches < 0)) | thoughts.failed | scored.short,
     )
     return held, jax.tree.map(lambda field, shaped: field.reshape(shaped.shape), grown, none)
 

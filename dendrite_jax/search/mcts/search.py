@@ -145,7 +145,7 @@ def start(
 ) -> MctsLoop:
     """The search before its first simulation; arguments as in `mcts`."""
     problems = roots.shape[0]
-    branches, keys, before = held_branches.hold_roots(score, state, roots, key)
+    branches, roots, keys, before = held_branches.hold_roots(score, state, roots, key)
     branch = jnp.full((problems, config.num_nodes), -1, jnp.int32)
     held = Held(
         branches=branches,

@@ -30,15 +30,16 @@ class Game24Scorer(struct.PyTreeNode):
 
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
         verdict = ValueTokens.of([vocab.SURE, vocab.IMPOSSIBLE], weights=[1.0, 0.0])
-        value, own_key, _ = verdict(model, state, thoughts)
+        own = verdict(model, state, thoughts)
         tokens, end = engine.branch_tokens(state, thoughts.branch)
         start = end - thoughts.length
         step = parse_step(tokens, start, end)
+        value = own.value
         if self.rules:
             legal = is_legal_step(numbers_before(tokens, start), step)
             value = jnp.where(legal, value, -jnp.inf)
         return Scored(
             value=value,
-            merge_key=jnp.where(step.well_formed, remaining_key(step.left), own_key),
+            merge_key=jnp.where(step.well_formed, remaining_key(step.left), own.merge_key),
             answer=step.well_formed & (step.left_count == 1),
         )
