@@ -215,6 +215,8 @@ def _print_answers(found: SearchResult, decode: Decode, title: str) -> None:
     report = document(found, decode=decode, title=title)
     for answer in report["answers"]:
         console.print(Text(f"\n{float(answer['value']):.4g}\n{title}{answer['text']}"))
+    if not report["answers"]:
+        console.print("\nno answer found")
     ledger = report["ledger"]
     console.print(
         f"\n{len(report['nodes']) - 1} nodes, {ledger['forks']} forks, "

@@ -29,8 +29,8 @@ class Scorer(Protocol):
 
 
 def usable_value(scored: Scored, thoughts: Thoughts) -> Array:
-    """f32[lanes]: the value, or −inf where there is no complete thought or the value is NaN."""
-    usable = (thoughts.branch >= 0) & thoughts.complete & ~jnp.isnan(scored.value)
+    """f32[lanes]: the value; −inf where there is no complete thought, or it is NaN or infinite."""
+    usable = (thoughts.branch >= 0) & thoughts.complete & (scored.value < jnp.inf)
     return jnp.where(usable, scored.value, -jnp.inf)
 
 

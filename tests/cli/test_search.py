@@ -67,6 +67,14 @@ def test_people_see_the_tree_the_answers_and_the_cost(search: Any) -> None:
     assert "not recomputed thanks to forks" in lines[-1]
 
 
+def test_a_search_that_finds_nothing_says_so(dendrite: Dendrite, checkpoint: str) -> None:
+    sizes = ("--proposals", "2", "--expansions", "2", "--thought-tokens", "3", "--hopeless", "0")
+    asked = ("search", "--model", checkpoint, "--prompt", PROMPT, "--method", "tot-dfs", *sizes)
+    ran = dendrite(*asked)
+    assert (ran.code, ran.err) == (0, "")
+    assert "no answer found" in ran.out
+
+
 def test_a_page_is_written(search: Any, tmp_path: Path) -> None:
     page = tmp_path / "tree.html"
     ran = search("--json", "--html", str(page))

@@ -146,9 +146,9 @@ def test_a_thought_that_ends_with_an_answer_token_is_an_answer() -> None:
 
 
 def test_a_value_that_is_no_number_is_no_candidate() -> None:
-    scored = Scored(jnp.array([1.0, jnp.nan, 2.0, 3.0]), jnp.arange(4), jnp.zeros(4, bool))
+    scored = Scored(jnp.array([1.0, jnp.nan, jnp.inf, 3.0]), jnp.arange(4), jnp.zeros(4, bool))
     value = usable_value(scored, thoughts())
-    assert value.tolist() == [1.0, -np.inf, 2.0, -np.inf]  # the last is not complete
+    assert value.tolist() == [1.0, -np.inf, -np.inf, -np.inf]  # the last is not complete
 
 
 def test_random_values_are_a_branchs_own_and_keep_the_rules() -> None:

@@ -200,7 +200,6 @@ def _grow_family(
     state, thoughts = pieces.expand(model, held.state, branches, parent_nodes)
     held, scored = held_branches.score(pieces.score, model, held.replace(state=state), thoughts)
     value = usable_value(scored, thoughts)
-    value = jnp.where(jnp.isposinf(value), -jnp.inf, value)  # no mean survives it
     siblings = (parents.size, family[-1])
     distinct = drop_duplicates(value.reshape(siblings), scored.merge_key.reshape(siblings))
     distinct = distinct.reshape(-1)
