@@ -13,6 +13,8 @@ from dendrite_jax.tasks.game24.rules import apply_step, as_state, parse_step
 from dendrite_jax.tasks.game24.solve import PROMPT_TOKENS
 from source_tree import ROOT
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 
 

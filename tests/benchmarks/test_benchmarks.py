@@ -17,6 +17,8 @@ from dendrite_jax.benchmarks import (
 )
 from dendrite_jax.benchmarks.shapes import SHAPES
 
+pytestmark = pytest.mark.slow
+
 TINY = replace(
     SHAPES["small"],
     vocab_size=64,

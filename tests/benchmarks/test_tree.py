@@ -32,6 +32,8 @@ from dendrite_jax.engine import State
 from dendrite_jax.models import Decoder
 from dendrite_jax.testing import BigramModel
 
+pytestmark = pytest.mark.slow
+
 SIZES = TreeSizes(
     prompt=32,
     prefixes=(16, 32),

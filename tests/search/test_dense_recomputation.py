@@ -31,6 +31,8 @@ from models.tiny_models import raw_bits
 from search.every_search import THOUGHT_SEARCHES
 from search.programs import CACHE, assert_only_roots_held, beam_search
 
+pytestmark = pytest.mark.slow
+
 POLICY, REWARD = tiny_decoder(), tiny_decoder(1)
 PROMPTS = [(raw_bits(6, f"prompt {n}", n) % 128).astype(int).tolist() for n in (1, 7, 4, 10)]
 COMMIT = [17, 4]

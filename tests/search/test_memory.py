@@ -18,6 +18,8 @@ from dendrite_jax.testing import BigramModel
 from engine.programs import LANES, bigram
 from search.every_search import EVERY_SEARCH, THOUGHT_SEARCHES
 
+pytestmark = pytest.mark.slow
+
 # A pool far larger than everything else: keys and values of 64 MiB.
 LARGE = CacheConfig(num_blocks=8192, num_slots=128, max_context=64)
 KV_SHAPE = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16}

@@ -17,6 +17,8 @@ from dendrite_jax.search.methods import METHODS, Method, Pieces, build, sizes_of
 from engine.programs import bigram, start
 from search.programs import CACHE, assert_only_roots_held
 
+pytestmark = pytest.mark.slow
+
 STOP = 0
 PROMPTS = [[1], [2, 3, 4], [5, 6], [7, 8, 9, 10, 1]]
 SIZES = {

@@ -33,6 +33,8 @@ from search.level_runs import JUDGES, PROMPTS, SEEDS, STOPS, run
 from search.levels_oracle import Found, Node, Plan, Sampler, rank
 from search.programs import CACHE, dvts, rebase, step_beam
 
+pytestmark = pytest.mark.slow
+
 STEPS = StepBeamConfig(n=6, beam_width=3, iterations=3, aggregate="prod")
 TREES = DVTSConfig(n=6, beam_width=3, iterations=3, aggregate="min", lookahead=2)
 BALANCED = RebaseConfig(width=7, depth=3, temperature=30.0, aggregate="sum")

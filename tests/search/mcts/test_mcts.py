@@ -32,6 +32,8 @@ from search.mcts.oracle import Doubt, Search
 from search.mcts.programs import mcts, replay, share
 from search.programs import CACHE, assert_only_roots_held
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 """Of sums of a few log-probabilities of size 10 at most, in float32."""
 MODEL = bigram()

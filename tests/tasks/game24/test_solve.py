@@ -38,6 +38,8 @@ from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
 from dendrite_jax.tasks.game24.training import llama_config
 from tasks.game24.trie_model import TrieModel, build_trie
 
+pytestmark = pytest.mark.slow
+
 PUZZLES = ((4, 5, 6, 10), (1, 2, 4, 7), (1, 1, 1, 1))  # the last one has no solution
 BREADTH, PROPOSALS = 3, 48
 CERTAIN = 3.0
