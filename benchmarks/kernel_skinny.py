@@ -26,13 +26,13 @@ from dendrite_jax.kernels.skinny_matmul import gpu, reference
 from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks
 
 PRODUCTS = {
-    "qkv": {"outputs": 6144, "depth": 4096, "norm": True},
+    "qkv": {"outputs": 6144, "depth": 4096},
     "o": {"outputs": 4096, "depth": 4096, "residual": True},
-    "gate_up": {"outputs": 14336, "depth": 4096, "norm": True, "swiglu": True},
+    "gate_up": {"outputs": 14336, "depth": 4096, "swiglu": True},
     "down": {"outputs": 4096, "depth": 14336, "residual": True},
-    "lm_head": {"outputs": 128256, "depth": 4096, "norm": True},
+    "lm_head": {"outputs": 128256, "depth": 4096},
 }
-"""Outputs after the epilogue, depth, and what is fused; Llama-3-8B."""
+"""Outputs after the epilogue, depth, and what is fused beside a norm; Llama-3-8B."""
 
 ROW_VARIANTS = [
     RowBlocks(rows=rows, chunk=chunk, unroll=unroll, warps=warps)
@@ -72,93 +72,100 @@ def _operands(spec: dict[str, Any], rows: int) -> dict[str, Any]:
         lambda key, shape, scale: scale * jax.random.normal(key, shape, jnp.bfloat16),
         static_argnums=1,
     )
+    residual = bool(spec.get("residual"))
     return {
         "weights": [make(key, shape, depth**-0.5) for key in keys[3:]],
         "x": make(keys[0], (rows, depth), 1.0),
-        "norm": make(keys[1], (depth,), 1.0) if spec.get("norm") else None,
-        "residual": make(keys[2], (rows, outputs), 1.0) if spec.get("residual") else None,
+        "norm": make(keys[1], (outputs if residual else depth,), 1.0),
+        "residual": make(keys[2], (rows, outputs), 1.0) if residual else None,
     }
 
 
-def _body(compute: Callable[..., Array], spec: dict[str, Any], repeats: int) -> Callable[..., Any]:
-    """A turn: `repeats` dependent products over the weights in rotation."""
+_Product = Callable[..., tuple[Array, Array | None]]
+"""(x, weight, norm, residual, out_dtype) -> the result, and its norm if the kernel made it."""
 
-    chained = bool(spec.get("residual"))
 
-    def body(carry: Array, x: Array, norm: Array | None, weights: list[Array]) -> Array:
-        row_kernel = carry.shape[0] == 1 and compute is not reference.skinny_matmul
-        for index in range(repeats):
-            if chained:
-                # XLA would move a product that does not depend on the carry out of the loop, and
-                # a split one adds the carry by XLA
-                operand = x if row_kernel else x + carry[:, :1] * 1e-6
-            else:
-                # one row starts with the columns that the kernel reads; a slice would be a launch
-                operand = carry if row_kernel else carry[:, : spec["depth"]]
-            carry = compute(
-                operand,
-                weights[index % len(weights)],
-                norm=norm,
-                eps=1e-5,
-                bias=None,
-                swiglu=bool(spec.get("swiglu")),
-                residual=carry if chained else None,
-                out_dtype=jnp.dtype(jnp.bfloat16),
+def _product(spec: dict[str, Any], module: Any, **options: Any) -> _Product:
+    """The product of a spec by an implementation's module."""
+
+    def compute(
+        x: Array, weight: Array, norm: Array, residual: Array | None, out_dtype: Any
+    ) -> tuple[Array, Array | None]:
+        if residual is not None:
+            residual = residual.astype(out_dtype)
+            return module.residual_matmul(
+                x, residual, weight, next_norm=norm, eps=1e-5, bias=None, **options
             )
-        return carry
-
-    return body
-
-
-def _triton(blocks: RowBlocks | TileBlocks) -> Callable[..., Array]:
-    """Our product with these tile sizes."""
-
-    def compute(x: Array, weight: Array, **options: Any) -> Array:
-        return gpu.skinny_matmul(x, weight, blocks=blocks, **options)
+        y = module.skinny_matmul(
+            x,
+            weight,
+            norm=norm,
+            eps=1e-5,
+            bias=None,
+            swiglu=bool(spec.get("swiglu")),
+            out_dtype=jnp.dtype(out_dtype),
+            **options,
+        )
+        return y, None
 
     return compute
 
 
-def _options(spec: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """The fused steps of one product, with a float32 result."""
-    return {
-        "norm": data["norm"],
-        "eps": 1e-5,
-        "bias": None,
-        "swiglu": bool(spec.get("swiglu")),
-        "residual": data["residual"],
-        "out_dtype": jnp.dtype(jnp.float32),
-    }
+def _body(compute: _Product, spec: dict[str, Any], repeats: int, whole: bool) -> Callable[..., Any]:
+    """A turn: `repeats` dependent products over the weights in rotation.
+
+    With `whole` a product takes a result that is wider than its depth.
+    """
+
+    def chained(carry: Array, x: Array, norm: Array, weights: list[Array]) -> Array:
+        """XLA would move a product that does not depend on the carry out of the loop."""
+        operand = x
+        for index in range(repeats):
+            carry, normed = compute(
+                operand, weights[index % len(weights)], norm, carry, jnp.bfloat16
+            )
+            operand = x if normed is None else x + normed[:, :1] * 1e-6
+        return carry
+
+    def replaced(carry: Array, x: Array, norm: Array, weights: list[Array]) -> Array:
+        """One row starts with the columns that the kernel reads; a slice would be a launch."""
+        for index in range(repeats):
+            operand = carry if whole else carry[:, : spec["depth"]]
+            carry, _ = compute(operand, weights[index % len(weights)], norm, None, jnp.bfloat16)
+        return carry
+
+    return chained if spec.get("residual") else replaced
+
+
+def _relative_error(compute: _Product, data: dict[str, Any], want: Array) -> float:
+    """Norm of the error over the norm, with a float32 result."""
+    got, _ = jax.jit(lambda *operands: compute(*operands, jnp.float32))(
+        data["x"], data["weights"][0], data["norm"], data["residual"]
+    )
+    return float(jnp.linalg.norm(got - want) / jnp.linalg.norm(want))
 
 
 def _precise(spec: dict[str, Any], data: dict[str, Any]) -> Array:
     """The product in float32 arithmetic at full precision."""
-    options = _options(spec, data)
+    compute = _product(spec, reference)
+    x, weight = data["x"].astype(jnp.float32), data["weights"][0].astype(jnp.float32)
     with jax.default_matmul_precision("highest"):
-        return jax.jit(lambda x, w: reference.skinny_matmul(x, w, **options))(
-            data["x"].astype(jnp.float32), data["weights"][0].astype(jnp.float32)
+        got, _ = jax.jit(lambda *operands: compute(*operands, jnp.float32))(
+            x, weight, data["norm"], data["residual"]
         )
+    return got
 
 
-def _relative_error(
-    compute: Callable[..., Array], spec: dict[str, Any], data: dict[str, Any], want: Array
-) -> float:
-    """Norm of the error over the norm."""
-    options = _options(spec, data)
-    got = jax.jit(lambda x, w: compute(x, w, **options))(data["x"], data["weights"][0])
-    return float(jnp.linalg.norm(got - want) / jnp.linalg.norm(want))
-
-
-def _variants(spec: dict[str, Any], rows: int) -> dict[Any, Callable[..., Array]]:
+def _variants(spec: dict[str, Any], rows: int) -> dict[Any, _Product]:
     """XLA's product, and ours with each of the tile sizes that fit the shape."""
-    variants: dict[Any, Callable[..., Array]] = {"xla": reference.skinny_matmul}
+    variants: dict[Any, _Product] = {"xla": _product(spec, reference)}
     for blocks in ROW_VARIANTS if rows == 1 else TILE_VARIANTS:
         fits = isinstance(blocks, RowBlocks) or (
             spec["depth"] % (blocks.splits * blocks.columns) == 0
             and not (spec.get("swiglu") and blocks.splits > 1)
         )
         if fits:
-            variants[blocks] = _triton(blocks)
+            variants[blocks] = _product(spec, gpu, blocks=blocks)
     return variants
 
 
@@ -184,7 +191,10 @@ def _measure(name: str, rows: int) -> list[dict[str, Any]]:
     arguments = (_first_carry(spec, data), data["x"], data["norm"], data["weights"])
     want = _precise(spec, data)
     compiled = compile_all(
-        {key: (_body(fn, spec, repeats), arguments) for key, fn in variants.items()}
+        {
+            key: (_body(compute, spec, repeats, rows == 1 and key != "xla"), arguments)
+            for key, compute in variants.items()
+        }
     )
     records = []
     for key, program in compiled.items():
@@ -197,7 +207,7 @@ def _measure(name: str, rows: int) -> list[dict[str, Any]]:
                 "microseconds": seconds * 1e6,
                 "floor_microseconds": nbytes / READ_BANDWIDTH * 1e6,
                 "of_bandwidth": nbytes / READ_BANDWIDTH / seconds,
-                "relative_error": _relative_error(variants[key], spec, data, want),
+                "relative_error": _relative_error(variants[key], data, want),
             }
         except Exception as error:
             record["error"] = f"{type(error).__name__}: {str(error)[:300]}"

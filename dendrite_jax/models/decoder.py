@@ -11,10 +11,9 @@ from flax import struct
 from jax import Array
 
 from dendrite_jax.cache import Appended, KVPool
-from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.paged_prefill import paged_prefill
 from dendrite_jax.kernels.rope_append import rope_append
-from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, rms_norm, skinny_matmul
+from dendrite_jax.kernels.skinny_matmul import residual_matmul, rms_norm, skinny_matmul
 from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
 from dendrite_jax.models.config import ModelConfig
 from dendrite_jax.models.rope import rope_tables
@@ -85,7 +84,7 @@ class Decoder(struct.PyTreeNode):
         rope = rope_tables(config, position)
         attend = self._decode_attention if tokens.shape[1] == 1 else self._prefill_attention
         attention = attend(pool, appended)
-        x = self.params["embed"][tokens.reshape(-1)]
+        x, normed = self.params["embed"][tokens.reshape(-1)], None
         k_pool, v_pool = pool.k, pool.v
         layers = self.params["layers"]
         for index, (layer, following) in enumerate(zip_longest(layers, layers[1:])):
@@ -94,6 +93,7 @@ class Decoder(struct.PyTreeNode):
                 layer["qkv"],
                 layer.get("qkv_bias"),
                 norm=layer["input_norm"],
+                normed=normed,
                 prefetch=layer["o"],
             )
             q, k_pool, v_pool = rope_append(
@@ -110,11 +110,12 @@ class Decoder(struct.PyTreeNode):
                 implementation=self.implementation,
             )
             attended = attention(index, q, k_pool, v_pool)
-            x = self._matmul(
+            x, normed = self._residual_matmul(
                 attended.reshape(x.shape[0], -1),
+                x,
                 layer["o"],
                 layer.get("o_bias"),
-                residual=x,
+                next_norm=layer["post_norm"],
                 prefetch=layer["gate_up"],
             )
             inner = self._matmul(
@@ -122,18 +123,21 @@ class Decoder(struct.PyTreeNode):
                 layer["gate_up"],
                 layer.get("gate_up_bias"),
                 norm=layer["post_norm"],
+                normed=normed,
                 swiglu=True,
                 prefetch=layer["down"],
             )
-            x = self._matmul(
+            x, normed = self._residual_matmul(
                 inner,
+                x,
                 layer["down"],
                 layer.get("down_bias"),
-                residual=x,
+                next_norm=following["input_norm"] if following else self.params["final_norm"],
                 prefetch=following["qkv"] if following else self._unembedding,
             )
-        x = rms_norm(x, self.params["final_norm"], config.rms_norm_eps)
-        return pool.replace(k=k_pool, v=v_pool), x.reshape(*tokens.shape, -1)
+        if normed is None:
+            normed = rms_norm(x, self.params["final_norm"], config.rms_norm_eps)
+        return pool.replace(k=k_pool, v=v_pool), normed.reshape(*tokens.shape, -1)
 
     def unembed(self, hidden: Array) -> Array:
         """Logits f32[..., vocab] of hidden states [..., hidden]."""
@@ -146,15 +150,40 @@ class Decoder(struct.PyTreeNode):
         """[vocab, hidden]; the embedding itself when tied."""
         return self.params["lm_head" if "lm_head" in self.params else "embed"]
 
-    def _matmul(self, x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Array:
-        """A linear layer on rows [rows, in], with what `skinny_matmul` fuses into it."""
-        chosen = choose_implementation(self.implementation)
+    def _matmul(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None = None,
+        *,
+        norm: Array | None = None,
+        normed: Array | None = None,
+        **options: Any,
+    ) -> Array:
+        """A linear layer on rows [rows, in], normalised first unless `normed` is that already."""
+        if normed is not None:
+            x, norm = normed, None
         return skinny_matmul(
             x,
             weight,
             bias=bias,
+            norm=norm,
             eps=self.config.rms_norm_eps,
-            implementation=chosen if x.shape[0] <= MAX_ROWS else "xla",
+            implementation=self.implementation,
+            **options,
+        )
+
+    def _residual_matmul(
+        self, x: Array, residual: Array, weight: Array, bias: Array | None, **options: Any
+    ) -> tuple[Array, Array | None]:
+        """A linear layer on rows [rows, in] plus the residual, and its norm if that was made."""
+        return residual_matmul(
+            x,
+            residual,
+            weight,
+            bias=bias,
+            eps=self.config.rms_norm_eps,
+            implementation=self.implementation,
             **options,
         )
 

@@ -1,8 +1,8 @@
-"""The public call of the skinny product."""
+"""The public calls of the skinny product."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -20,7 +20,6 @@ def skinny_matmul(
     eps: float = 1e-5,
     bias: Array | None = None,
     swiglu: bool = False,
-    residual: Array | None = None,
     out_dtype: DTypeLike | None = None,
     prefetch: Array | None = None,
     implementation: str | None = None,
@@ -28,7 +27,8 @@ def skinny_matmul(
     """`epilogue(rms_norm(x) @ weight.T)` for a few rows, in one pass over the weight.
 
     Sums are float32. The steps, in order: RMS norm of each row of x (if `norm`), the product, plus
-    `bias`, `silu(gate) * up` of the two halves of the result (if `swiglu`), plus `residual`.
+    `bias`, `silu(gate) * up` of the two halves of the result (if `swiglu`). More than MAX_ROWS rows
+    are XLA's product, whatever the implementation.
 
     Args:
       x: [rows, depth].
@@ -38,7 +38,6 @@ def skinny_matmul(
       eps: added to the mean square inside the norm.
       bias: [outputs], or [2 * outputs] with `swiglu`.
       swiglu: whether the weight holds a gate and an up projection (Shazeer 2020).
-      residual: [rows, outputs], added last.
       out_dtype: dtype of the result; x's when None.
       prefetch: what the next kernel will read; its first bytes are brought into the cache as this
         product ends. A hint, which only the kernel of one row takes.
@@ -51,45 +50,82 @@ def skinny_matmul(
       ValueError: shapes that do not fit together.
       UnsupportedError: the Triton kernel lacks the case.
     """
-    _check(x, weight, norm, bias, swiglu, residual)
+    _check_product(x, weight)
+    if swiglu and weight.shape[0] % 2:
+        raise ValueError(f"weight has {weight.shape[0]} rows, but swiglu needs an even number")
+    _check_shapes(norm=(norm, (x.shape[1],)), bias=(bias, (weight.shape[0],)))
     out_dtype = x.dtype if out_dtype is None else out_dtype
-    compute: Callable[..., Array] = reference.skinny_matmul
-    if choose_implementation(implementation) == "triton":
-        from dendrite_jax.kernels.skinny_matmul import gpu
-
-        compute = gpu.skinny_matmul
-    return compute(
+    return _implementation(implementation).skinny_matmul(
         x,
         weight,
         norm=norm,
         eps=eps,
         bias=bias,
         swiglu=swiglu,
-        residual=residual,
         out_dtype=jnp.dtype(out_dtype),
         prefetch=prefetch,
     )
 
 
-def _check(
+def residual_matmul(
     x: Array,
+    residual: Array,
     weight: Array,
-    norm: Array | None,
-    bias: Array | None,
-    swiglu: bool,
-    residual: Array | None,
-) -> None:
-    """Raises ValueError for shapes that do not fit together."""
+    *,
+    next_norm: Array,
+    eps: float = 1e-5,
+    bias: Array | None = None,
+    prefetch: Array | None = None,
+    implementation: str | None = None,
+) -> tuple[Array, Array | None]:
+    """`y = residual + x @ weight.T + bias`, and the RMS norm that the next product starts with.
+
+    Args:
+      x: [rows, depth].
+      residual: [rows, outputs]; y has its dtype.
+      weight: [outputs, depth].
+      next_norm: [outputs], the weight of the norm.
+      eps: added to the mean square inside the norm.
+      bias: [outputs].
+      prefetch, implementation: as in `skinny_matmul`.
+
+    Returns:
+      y, and `rms_norm(y, next_norm, eps)`, both [rows, outputs]. In place of the norm None, for a
+      single row on Triton: `skinny_matmul` takes the norm of one row on its way.
+
+    Raises:
+      ValueError: shapes that do not fit together.
+      UnsupportedError: the Triton kernel lacks the case.
+    """
+    _check_product(x, weight)
+    outputs = weight.shape[0]
+    _check_shapes(
+        residual=(residual, (x.shape[0], outputs)),
+        next_norm=(next_norm, (outputs,)),
+        bias=(bias, (outputs,)),
+    )
+    return _implementation(implementation).residual_matmul(
+        x, residual, weight, next_norm=next_norm, eps=eps, bias=bias, prefetch=prefetch
+    )
+
+
+def _implementation(name: str | None) -> Any:
+    """The module with both products for an implementation's name."""
+    if choose_implementation(name) == "xla":
+        return reference
+    from dendrite_jax.kernels.skinny_matmul import gpu
+
+    return gpu
+
+
+def _check_product(x: Array, weight: Array) -> None:
+    """Raises ValueError unless x @ weight.T is a product of matrices."""
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"x {x.shape} and weight {weight.shape} are not [rows, k] and [n, k]")
-    if swiglu and weight.shape[0] % 2:
-        raise ValueError(f"weight has {weight.shape[0]} rows, but swiglu needs an even number")
-    outputs = weight.shape[0] // (2 if swiglu else 1)
-    wanted = {
-        "norm": (norm, (x.shape[1],)),
-        "bias": (bias, (weight.shape[0],)),
-        "residual": (residual, (x.shape[0], outputs)),
-    }
+
+
+def _check_shapes(**wanted: tuple[Array | None, tuple[int, ...]]) -> None:
+    """Raises ValueError for an array, if there is one, that has not the wanted shape."""
     for name, (array, shape) in wanted.items():
         if array is not None and array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}, not {shape}")

@@ -1,7 +1,8 @@
-"""The Triton skinny product as a JAX function."""
+"""The Triton skinny products as JAX functions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from dendrite_jax.kernels.skinny_matmul import reference
 from dendrite_jax.kernels.skinny_matmul import triton as kernels
 from dendrite_jax.kernels.skinny_matmul.shapes import (
     MAX_ROWS,
+    NORM_ELEMENTS,
     PREFETCH_BYTES,
     RowBlocks,
     TileBlocks,
@@ -38,43 +40,111 @@ def skinny_matmul(
     eps: float,
     bias: Array | None,
     swiglu: bool,
-    residual: Array | None,
     out_dtype: jnp.dtype,
     prefetch: Array | None = None,
     blocks: RowBlocks | TileBlocks | None = None,
 ) -> Array:
-    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides tiles.
-
-    Under `vmap` over rows the rows of all problems are multiplied at once, by XLA if they are more
-    than MAX_ROWS, since the product is skinny no more; so is a product whose weights are mapped.
-    """
+    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides tiles."""
     fixed: dict[str, Any] = {"eps": eps, "swiglu": swiglu, "out_dtype": out_dtype}
 
+    def compute(x: Array, weight: Array, norm: Array | None, **shared: Any) -> Array:
+        if x.shape[0] > MAX_ROWS:
+            return reference.skinny_matmul(x, weight, norm=norm, **shared, **fixed)
+        if x.shape[0] == 1 and not isinstance(blocks, TileBlocks):
+            return _one_row(x, weight, norm=norm, residual=None, blocks=blocks, **shared, **fixed)
+        if norm is not None:
+            x = reference.rms_norm(x, norm, eps)
+        return _several_rows(x, weight, shared["bias"], swiglu, out_dtype, blocks)
+
+    def plain(x: Array, **shared: Any) -> Array:
+        return reference.skinny_matmul(x, **shared, **fixed)
+
+    shared = {"weight": weight, "norm": norm, "bias": bias, "prefetch": prefetch}
+    return _over_rows(compute, plain)((x,), shared)
+
+
+def residual_matmul(
+    x: Array,
+    residual: Array,
+    weight: Array,
+    *,
+    next_norm: Array,
+    eps: float,
+    bias: Array | None,
+    prefetch: Array | None = None,
+    blocks: RowBlocks | TileBlocks | None = None,
+) -> tuple[Array, Array | None]:
+    """`dendrite_jax.kernels.skinny_matmul.residual_matmul` on Triton; `blocks` overrides tiles."""
+    keeps_norm = x.shape[0] > 1  # of each problem of a vmap, so that its results stay as they are
+
+    def compute(
+        x: Array,
+        residual: Array,
+        weight: Array,
+        next_norm: Array,
+        bias: Array | None,
+        prefetch: Array | None,
+    ) -> tuple[Array, Array | None]:
+        if x.shape[0] == 1 and not isinstance(blocks, TileBlocks):
+            y = _one_row(
+                x,
+                weight,
+                norm=None,
+                eps=eps,
+                bias=bias,
+                swiglu=False,
+                residual=residual,
+                out_dtype=residual.dtype,
+                prefetch=prefetch,
+                blocks=blocks,
+            )
+            return y, None
+        if x.shape[0] > MAX_ROWS:
+            product = jnp.einsum("mk,nk->mn", x, weight, preferred_element_type=residual.dtype)
+            parts = product[None]
+        else:
+            parts = _tiled(x, weight, None, False, jnp.dtype("float32"), blocks)
+        y, normed = _add_norm(parts, bias, residual, next_norm, eps)
+        return y, normed if keeps_norm else None
+
+    def plain(x: Array, residual: Array, **shared: Any) -> tuple[Array, Array | None]:
+        y, normed = reference.residual_matmul(x, residual, eps=eps, **shared)
+        return y, normed if keeps_norm else None
+
+    shared = {"weight": weight, "next_norm": next_norm, "bias": bias, "prefetch": prefetch}
+    return _over_rows(compute, plain)((x, residual), shared)
+
+
+def _over_rows(compute: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """`compute(*rows, **shared)` as a function of both, with a rule for `vmap`.
+
+    The rows of all problems are computed at once. Where what they share is mapped, `plain` is.
+    """
+
     @custom_vmap
-    def product(x: Array, residual: Array | None, shared: dict[str, Any]) -> Array:
-        return _launch(x, residual=residual, blocks=blocks, **shared, **fixed)
+    def product(rows: tuple[Array, ...], shared: dict[str, Any]) -> Any:
+        return compute(*rows, **shared)
 
     @product.def_vmap
-    def _mapped(size: int, batched: Any, x: Any, residual: Any, shared: Any) -> Any:
-        if any_batched(*batched[2].values()):
+    def _mapped(size: int, batched: Any, rows: Any, shared: Any) -> Any:
+        if any_batched(*batched[1].values()):
             axes = jax.tree.map(lambda flag: 0 if flag else None, batched)
-            return jax.vmap(
-                lambda x, residual, shared: reference.skinny_matmul(
-                    x, residual=residual, **shared, **fixed
-                ),
-                axes,
-            )(x, residual, shared), True
-        x = fold(x, batched[0], size)
-        if residual is not None:
-            residual = fold(residual, batched[1], size)
-        compute = skinny_matmul if x.shape[0] <= MAX_ROWS else reference.skinny_matmul
-        return unfold(compute(x, residual=residual, **shared, **fixed), size), True
+            out = jax.vmap(lambda rows, shared: plain(*rows, **shared), axes)(rows, shared)
+        else:
+            rows = tuple(fold(*row, size) for row in zip(rows, batched[0], strict=True))
+            out = jax.tree.map(lambda y: unfold(y, size), product(rows, shared))
+        return out, jax.tree.map(lambda _: True, out)
 
-    shared: dict[str, Any] = {"weight": weight, "norm": norm, "bias": bias, "prefetch": prefetch}
-    return product(x, residual, shared)
+    return product
 
 
-def _launch(
+def _check_dtype(weight: Array) -> None:
+    """Raises UnsupportedError for weights that no kernel reads."""
+    if weight.dtype not in DTYPES:
+        raise UnsupportedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
+
+
+def _one_row(
     x: Array,
     weight: Array,
     *,
@@ -85,67 +155,80 @@ def _launch(
     residual: Array | None,
     out_dtype: jnp.dtype,
     prefetch: Array | None,
+    blocks: RowBlocks | None,
+) -> Array:
+    """The product of one row, with everything around it fused."""
+    _check_dtype(weight)
+    depth = weight.shape[1]
+    outputs = weight.shape[0] // (2 if swiglu else 1)
+    blocks = blocks or row_blocks(depth)
+    return launch(
+        x,
+        weight,
+        norm,
+        bias,
+        residual,
+        prefetch,
+        kernel=kernels.row_kernel,
+        grid=(-(-outputs // blocks.rows),),
+        out_type=array_type((1, outputs), out_dtype),
+        num_warps=blocks.warps,
+        eps=eps,
+        N=outputs,
+        K=depth,
+        SWIGLU=swiglu,
+        ROWS=blocks.rows,
+        CHUNK=blocks.chunk,
+        UNROLL=blocks.unroll,
+        AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
+    )
+
+
+def _several_rows(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    swiglu: bool,
+    out_dtype: jnp.dtype,
     blocks: RowBlocks | TileBlocks | None,
 ) -> Array:
-    """The kernel for the number of rows."""
-    rows, depth = x.shape[0], weight.shape[1]
-    outputs = weight.shape[0] // (2 if swiglu else 1)
-    if rows > MAX_ROWS:
-        raise UnsupportedError(f"x has {rows} rows; the kernel takes at most {MAX_ROWS}")
-    if weight.dtype not in DTYPES:
-        raise UnsupportedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
-    if rows == 1 and not isinstance(blocks, TileBlocks):
-        blocks = blocks or row_blocks(depth)
-        return launch(
-            x,
-            weight,
-            norm,
-            bias,
-            residual,
-            prefetch,
-            kernel=kernels.row_kernel,
-            grid=(-(-outputs // blocks.rows),),
-            out_type=array_type((1, outputs), out_dtype),
-            num_warps=blocks.warps,
-            eps=eps,
-            N=outputs,
-            K=depth,
-            SWIGLU=swiglu,
-            ROWS=blocks.rows,
-            CHUNK=blocks.chunk,
-            UNROLL=blocks.unroll,
-            AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
-        )
-    if norm is not None:
-        x = reference.rms_norm(x, norm, eps)
-    if not isinstance(blocks, TileBlocks):
-        blocks = tile_blocks(rows, outputs, depth, swiglu, weight.dtype.itemsize)
-    return _tiled(x, weight, bias, residual, swiglu, out_dtype, blocks)
+    """The product of normalised rows; XLA adds up the shares of a split one."""
+    parts = _tiled(x, weight, bias, swiglu, out_dtype, blocks)
+    if parts.shape[0] == 1:
+        return parts[0]
+    y = jnp.sum(parts, axis=0)
+    if bias is not None:
+        y += bias.astype(jnp.float32)
+    return y.astype(out_dtype)
 
 
 def _tiled(
     x: Array,
     weight: Array,
     bias: Array | None,
-    residual: Array | None,
     swiglu: bool,
     out_dtype: jnp.dtype,
-    blocks: TileBlocks,
+    blocks: RowBlocks | TileBlocks | None,
 ) -> Array:
-    """The tensor-core product of normalised rows; a split product is summed by XLA."""
+    """The tensor-core product of some rows [splits, rows, outputs]; the sum is over `splits`.
+
+    Several splits are float32, and the bias is not in them.
+    """
+    _check_dtype(weight)
     rows, depth = x.shape
     outputs = weight.shape[0] // (2 if swiglu else 1)
+    if not isinstance(blocks, TileBlocks):
+        blocks = tile_blocks(rows, outputs, depth, swiglu, weight.dtype.itemsize)
     if blocks.columns < 16 or depth % (blocks.splits * blocks.columns):
         raise UnsupportedError(
             f"depth {depth} is not a multiple of splits {blocks.splits} x columns "
             f"{blocks.columns}, at least 16"
         )
     split = blocks.splits > 1
-    y = launch(
+    return launch(
         x.astype(weight.dtype),
         weight,
         None if split else bias,
-        None if split else residual,
         kernel=kernels.tile_kernel,
         grid=(1, -(-outputs // blocks.rows), blocks.splits),
         out_type=array_type((blocks.splits, rows, outputs), jnp.float32 if split else out_dtype),
@@ -160,11 +243,27 @@ def _tiled(
         BLOCK_N=blocks.rows,
         BLOCK_K=blocks.columns,
     )
-    if not split:
-        return y[0]
-    y = jnp.sum(y, axis=0)
-    if bias is not None:
-        y += bias.astype(jnp.float32)
-    if residual is not None:
-        y += residual.astype(jnp.float32)
-    return y.astype(out_dtype)
+
+
+def _add_norm(
+    parts: Array, bias: Array | None, residual: Array, norm: Array, eps: float
+) -> tuple[Array, Array]:
+    """The sum of `parts` [splits, rows, outputs], bias and residual, and its RMS norm."""
+    splits, rows, outputs = parts.shape
+    block = power_of_two(outputs)
+    y_type = array_type((rows, outputs), residual.dtype)
+    return launch(
+        parts,
+        bias,
+        residual,
+        norm,
+        kernel=kernels.add_norm_kernel,
+        grid=(rows,),
+        out_type=(y_type, y_type),
+        num_warps=min(16, max(1, block // NORM_ELEMENTS)),
+        eps=eps,
+        M=rows,
+        N=outputs,
+        SPLITS=splits,
+        BLOCK=block,
+    )

@@ -22,7 +22,6 @@ def skinny_matmul(
     eps: float,
     bias: Array | None,
     swiglu: bool,
-    residual: Array | None,
     out_dtype: jnp.dtype,
     prefetch: Array | None = None,
 ) -> Array:
@@ -38,4 +37,22 @@ def skinny_matmul(
     if swiglu:
         gate, up = jnp.split(y, 2, axis=-1)
         y = jax.nn.silu(gate) * up
-    return y if residual is None else y + residual.astype(out_dtype)
+    return y
+
+
+def residual_matmul(
+    x: Array,
+    residual: Array,
+    weight: Array,
+    *,
+    next_norm: Array,
+    eps: float,
+    bias: Array | None,
+    prefetch: Array | None = None,
+) -> tuple[Array, Array]:
+    """Specification of `dendrite_jax.kernels.skinny_matmul.residual_matmul`."""
+    y = jnp.einsum("mk,nk->mn", x, weight, preferred_element_type=residual.dtype)
+    if bias is not None:
+        y += bias.astype(residual.dtype)
+    y += residual
+    return y, rms_norm(y, next_norm, eps)

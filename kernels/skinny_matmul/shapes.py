@@ -10,6 +10,9 @@ MAX_ROWS = 64
 PREFETCH_BYTES = 8 * 2**20
 """Most bytes that a product of one row prefetches of the next weight."""
 
+NORM_ELEMENTS = 512
+"""Elements of a row that a warp of `add_norm_kernel` takes."""
+
 
 @dataclass(frozen=True)
 class RowBlocks:

@@ -4,7 +4,8 @@ A decode step multiplies a few rows with every weight of the model once, so its 
 reading the weights. `row_kernel` multiplies one row: each program streams a few rows of the weight
 through registers and keeps no shared memory, so that many programs fit a multiprocessor and their
 loads overlap. `tile_kernel` multiplies several rows on the tensor cores with the weight as the tall
-operand, which is the side that wgmma wants 64 rows of.
+operand, which is the side that wgmma wants 64 rows of. `add_norm_kernel` adds up what its programs
+made of shares of the depth, and goes on to the norm of the next product.
 """
 
 from __future__ import annotations
@@ -103,7 +104,6 @@ def tile_kernel(
     x,
     weight,
     bias,
-    residual,
     out,
     M: tl.constexpr,
     N: tl.constexpr,
@@ -149,6 +149,40 @@ def tile_kernel(
         acc *= gate * tl.sigmoid(gate)
     at = tokens[None, :] * N + rows[:, None]
     inside = kept[:, None] & used[None, :]
-    if residual is not None:
-        acc += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + split * M * N + at, acc.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def add_norm_kernel(
+    parts,
+    bias,
+    residual,
+    norm,
+    out,
+    normed,
+    eps: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """out[M, N] = residual + bias + the sum of parts[SPLITS, M, N], and the RMS norm of that.
+
+    A program takes a row. The norm is that of the rounded sum, which is what a layer of its own
+    would read.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    kept = column < N
+    at = row * N + column
+    y = tl.load(residual + at, mask=kept, other=0.0).to(tl.float32)
+    if bias is not None:
+        y += tl.load(bias + column, mask=kept, other=0.0).to(tl.float32)
+    for split in tl.static_range(SPLITS):
+        y += tl.load(parts + split * M * N + at, mask=kept, other=0.0).to(tl.float32)
+    rounded = y.to(out.dtype.element_ty)
+    tl.store(out + at, rounded, mask=kept)
+    y = rounded.to(tl.float32)
+    scaled = (y * tl.rsqrt(tl.sum(y * y, 0) / N + eps)).to(out.dtype.element_ty)
+    y = scaled.to(tl.float32) * tl.load(norm + column, mask=kept, other=0.0).to(tl.float32)
+    tl.store(normed + at, y.to(out.dtype.element_ty), mask=kept)

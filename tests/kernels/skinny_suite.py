@@ -1,4 +1,4 @@
-"""What the skinny product must do, whatever implements it; subclasses name an implementation."""
+"""What the skinny products must do, whatever implements them; subclasses name an implementation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, skinny_matmul
+from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, residual_matmul, skinny_matmul
 from kernels.dense import BOUNDS, wide
 
 EPS = 1e-3
@@ -25,7 +25,7 @@ def operands(
     dtype: str = "float32",
     depth: int = DEPTH,
 ) -> dict[str, Any]:
-    """Random arguments; `fused` adds norm, bias and residual."""
+    """Random arguments; `fused` adds norm and bias."""
     rng = np.random.default_rng(rows * 1000 + outputs)
 
     def draw(*shape: int, scale: float = 1.0) -> jax.Array:
@@ -39,8 +39,27 @@ def operands(
         "eps": EPS,
     }
     if fused:
-        arguments |= {"norm": draw(depth), "bias": draw(height), "residual": draw(rows, outputs)}
+        arguments |= {"norm": draw(depth), "bias": draw(height)}
     return arguments
+
+
+def residual_operands(
+    rows: int, outputs: int, *, bias: bool = True, dtype: str = "float32", depth: int = DEPTH
+) -> dict[str, Any]:
+    """Random arguments of the product that is added to a residual."""
+    rng = np.random.default_rng(rows * 1000 + outputs)
+
+    def draw(*shape: int, scale: float = 1.0) -> jax.Array:
+        return jnp.asarray(scale * rng.normal(size=shape), dtype)
+
+    return {
+        "x": draw(rows, depth),
+        "residual": draw(rows, outputs),
+        "weight": draw(outputs, depth, scale=depth**-0.5),
+        "next_norm": draw(outputs),
+        "eps": EPS,
+        "bias": draw(outputs) if bias else None,
+    }
 
 
 def oracle(
@@ -50,19 +69,33 @@ def oracle(
     eps: float,
     norm: Any = None,
     bias: Any = None,
-    residual: Any = None,
 ) -> np.ndarray:
     """The same steps in float64."""
     x = wide(x)
     if norm is not None:
-        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * wide(norm)
+        x = norm_oracle(x, norm, eps)
     y = x @ wide(weight).T
     if bias is not None:
         y = y + wide(bias)
     if swiglu:
         gate, up = np.split(y, 2, axis=-1)
         y = gate / (1 + np.exp(-gate)) * up
-    return y if residual is None else y + wide(residual)
+    return y
+
+
+def norm_oracle(x: np.ndarray, norm: Any, eps: float) -> np.ndarray:
+    """The RMS norm in float64."""
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * wide(norm)
+
+
+def residual_oracle(
+    x: Any, residual: Any, weight: Any, next_norm: Any, eps: float, bias: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sum and its norm in float64."""
+    y = wide(residual) + wide(x) @ wide(weight).T
+    if bias is not None:
+        y = y + wide(bias)
+    return y, norm_oracle(y, next_norm, eps)
 
 
 def assert_close(got: jax.Array, want: np.ndarray, bound: float) -> None:
@@ -102,15 +135,17 @@ class SkinnyMatmulSuite:
         assert got.dtype == dtype
         assert_close(got, oracle(**arguments), 2 * BOUNDS[dtype])  # norm and product both round
 
+    def test_more_rows_than_are_skinny(self) -> None:
+        arguments = operands(MAX_ROWS + 1, 24, fused=True, swiglu=True)
+        assert_close(self.multiply(**arguments), oracle(**arguments), BOUNDS["float32"])
+
     @pytest.mark.parametrize("problems", [3, MAX_ROWS])
     def test_vmap_over_rows(self, problems: int) -> None:
         """Few problems are one skinny product, many one that is not skinny."""
         arguments = operands(2 * problems, 24, fused=True)
         want = oracle(**arguments)
-        x, residual = (arguments.pop(name).reshape(problems, 2, -1) for name in ("x", "residual"))
-        got = jax.vmap(lambda x, residual: self.multiply(x, residual=residual, **arguments))(
-            x, residual
-        )
+        x = arguments.pop("x").reshape(problems, 2, -1)
+        got = jax.vmap(lambda x: self.multiply(x, **arguments))(x)
         assert_close(got.reshape(want.shape), want, BOUNDS["float32"])
 
     def test_vmap_over_weights(self) -> None:
@@ -122,17 +157,77 @@ class SkinnyMatmulSuite:
             want = oracle(x, weights[index], **arguments)
             assert_close(got[index], want, BOUNDS["float32"])
 
+
+class ResidualMatmulSuite:
+    """Against float64: the sum, and the norm unless it is left to the next product."""
+
+    implementation: ClassVar[str]
+
+    def multiply(self, x: Any, residual: Any, weight: Any, **options: Any) -> Any:
+        return residual_matmul(x, residual, weight, implementation=self.implementation, **options)
+
+    def check(self, arguments: dict[str, Any], bound: float) -> None:
+        y, normed = self.multiply(**arguments)
+        want, want_normed = residual_oracle(**arguments)
+        assert y.dtype == arguments["residual"].dtype
+        assert_close(y, want, bound)
+        if arguments["x"].shape[0] > 1 or self.implementation == "xla":
+            assert normed.dtype == y.dtype
+            assert_close(normed, want_normed, bound)
+        else:
+            assert normed is None
+
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize(("rows", "outputs"), [(1, 24), (5, 23), (19, 40), (MAX_ROWS + 1, 24)])
+    def test_matches_float64(self, rows: int, outputs: int, bias: bool) -> None:
+        self.check(residual_operands(rows, outputs, bias=bias), BOUNDS["float32"])
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    @pytest.mark.parametrize("rows", [1, 5])
+    def test_half_precision(self, rows: int, dtype: str) -> None:
+        self.check(residual_operands(rows, 24, dtype=dtype), 2 * BOUNDS[dtype])  # two roundings
+
+    @pytest.mark.parametrize("problems", [3, MAX_ROWS])
+    def test_vmap_over_rows(self, problems: int) -> None:
+        arguments = residual_operands(2 * problems, 24)
+        want = residual_oracle(**arguments)
+        rows = [arguments.pop(name).reshape(problems, 2, -1) for name in ("x", "residual")]
+        got = jax.vmap(lambda x, residual: self.multiply(x, residual, **arguments))(*rows)
+        for ours, theirs in zip(got, want, strict=True):
+            assert_close(ours.reshape(theirs.shape), theirs, BOUNDS["float32"])
+
+    def test_vmap_over_single_rows(self) -> None:
+        """Each problem leaves the norm of its row to the next product, or none does."""
+        arguments = residual_operands(3, 24)
+        want, want_normed = residual_oracle(**arguments)
+        rows = [arguments.pop(name)[:, None] for name in ("x", "residual")]
+        y, normed = jax.vmap(lambda x, residual: self.multiply(x, residual, **arguments))(*rows)
+        assert_close(y[:, 0], want, BOUNDS["float32"])
+        assert (normed is None) == (self.implementation == "triton")
+        if normed is not None:
+            assert_close(normed[:, 0], want_normed, BOUNDS["float32"])
+
+    def test_vmap_over_weights(self) -> None:
+        arguments = residual_operands(2, 24)
+        weights = jnp.stack([arguments["weight"], 2 * arguments["weight"]])
+        got = jax.vmap(lambda weight: self.multiply(**arguments | {"weight": weight}))(weights)
+        for index in range(2):
+            want = residual_oracle(**arguments | {"weight": weights[index]})
+            for ours, theirs in zip(got, want, strict=True):
+                assert_close(ours[index], theirs, BOUNDS["float32"])
+
     def test_nested_vmap(self) -> None:
         """Rows differ along both axes, the residual along the outer one only."""
-        arguments = operands(12, 24, fused=True)
+        arguments = residual_operands(12, 24)
         x = arguments.pop("x").reshape(3, 2, 2, -1)
         residual = arguments.pop("residual")[:6].reshape(3, 2, -1)
 
-        def multiply(x: jax.Array, residual: jax.Array) -> jax.Array:
-            return self.multiply(x, residual=residual, **arguments)
+        def multiply(x: jax.Array, residual: jax.Array) -> Any:
+            return self.multiply(x, residual, **arguments)
 
         got = jax.vmap(jax.vmap(multiply, (0, None)))(x, residual)
         for i in range(3):
             for j in range(2):
-                want = oracle(x[i, j], residual=residual[i], **arguments)
-                assert_close(got[i, j], want, BOUNDS["float32"])
+                want = residual_oracle(x[i, j], residual[i], **arguments)
+                for ours, theirs in zip(got, want, strict=True):
+                    assert_close(ours[i, j], theirs, BOUNDS["float32"])

@@ -1,4 +1,4 @@
-"""The skinny product by plain XLA, and what it refuses."""
+"""The skinny products by plain XLA, and what they refuse."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax.kernels.skinny_matmul import skinny_matmul
-from kernels.skinny_suite import DEPTH, SkinnyMatmulSuite, operands
+from dendrite_jax.kernels.skinny_matmul import residual_matmul, skinny_matmul
+from kernels.skinny_suite import (
+    DEPTH,
+    ResidualMatmulSuite,
+    SkinnyMatmulSuite,
+    operands,
+    residual_operands,
+)
 
 
 class TestXla(SkinnyMatmulSuite):
+    implementation = "xla"
+
+
+class TestXlaResidual(ResidualMatmulSuite):
     implementation = "xla"
 
 
@@ -29,7 +39,6 @@ def test_a_prefetch_changes_nothing() -> None:
         ({"weight": np.zeros((7, 96), np.float32), "swiglu": True}, "7 rows"),
         ({"norm": np.zeros(95, np.float32)}, r"norm has shape \(95,\), not \(96,\)"),
         ({"bias": np.zeros(7, np.float32)}, r"bias has shape \(7,\), not \(8,\)"),
-        ({"residual": np.zeros((2, 7), np.float32)}, r"residual has shape \(2, 7\), not \(2, 8\)"),
         ({"implementation": "cuda"}, "'cuda' is not one of"),
     ],
 )
@@ -40,3 +49,17 @@ def test_refuses_shapes_that_do_not_fit(change: dict[str, Any], message: str) ->
     }
     with pytest.raises(ValueError, match=message):
         skinny_matmul(**arguments | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("residual", r"residual has shape \(7,\), not \(2, 8\)"),
+        ("next_norm", r"next_norm has shape \(7,\), not \(8,\)"),
+        ("bias", r"bias has shape \(7,\), not \(8,\)"),
+        ("weight", r"x \(2, 96\) and weight \(7,\)"),
+    ],
+)
+def test_refuses_residuals_that_do_not_fit(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        residual_matmul(**residual_operands(2, 8) | {name: jnp.zeros(7)})

@@ -1,4 +1,4 @@
-"""The skinny product by the interpreted Triton kernels."""
+"""The skinny products by the interpreted Triton kernels."""
 
 from __future__ import annotations
 
@@ -6,26 +6,41 @@ import jax.numpy as jnp
 import pytest
 
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, gpu, skinny_matmul
+from dendrite_jax.kernels.skinny_matmul import gpu, skinny_matmul
 from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks
 from kernels.dense import BOUNDS
 from kernels.interpreter import interpreted  # noqa: F401
-from kernels.skinny_suite import SkinnyMatmulSuite, assert_close, operands, oracle
+from kernels.skinny_suite import (
+    ResidualMatmulSuite,
+    SkinnyMatmulSuite,
+    assert_close,
+    operands,
+    oracle,
+    residual_operands,
+    residual_oracle,
+)
 
 
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several programs and steps a product, the last of each partly filled."""
+    blocks = RowBlocks(rows=4, chunk=64, unroll=1)
+    monkeypatch.setattr(gpu, "row_blocks", lambda depth: blocks)
+    tiles = TileBlocks(rows=16, columns=32)
+    monkeypatch.setattr(gpu, "tile_blocks", lambda *shape: tiles)
+
+
+@pytest.mark.usefixtures("small_tiles")
 class TestTriton(SkinnyMatmulSuite):
     implementation = "triton"
 
-    @pytest.fixture(autouse=True)
-    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Several programs and steps a product, the last of each partly filled."""
-        blocks = RowBlocks(rows=4, chunk=64, unroll=1)
-        monkeypatch.setattr(gpu, "row_blocks", lambda depth: blocks)
-        tiles = TileBlocks(rows=16, columns=32)
-        monkeypatch.setattr(gpu, "tile_blocks", lambda *shape: tiles)
+
+@pytest.mark.usefixtures("small_tiles")
+class TestTritonResidual(ResidualMatmulSuite):
+    implementation = "triton"
 
 
-OPTIONS = {"norm": None, "eps": 1e-5, "bias": None, "residual": None, "swiglu": False}
+OPTIONS = {"norm": None, "eps": 1e-5, "bias": None, "swiglu": False}
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -34,6 +49,16 @@ def test_shares_of_the_depth_are_summed(fused: bool) -> None:
     tiles = TileBlocks(rows=16, columns=32, splits=3)
     got = gpu.skinny_matmul(**OPTIONS | arguments, out_dtype=jnp.dtype("float32"), blocks=tiles)
     assert_close(got, oracle(**arguments), BOUNDS["float32"])
+
+
+def test_shares_of_the_depth_are_added_to_the_residual() -> None:
+    arguments = residual_operands(3, 40)
+    tiles = TileBlocks(rows=16, columns=32, splits=3)
+    y, normed = gpu.residual_matmul(**arguments, blocks=tiles)
+    want, want_normed = residual_oracle(**arguments)
+    assert normed is not None
+    assert_close(y, want, BOUNDS["float32"])
+    assert_close(normed, want_normed, BOUNDS["float32"])
 
 
 @pytest.mark.parametrize("depth", [256, 1024, 12288])
@@ -48,11 +73,6 @@ def test_tuned_tiles_cover_every_column(depth: int, outputs: int) -> None:
     arguments = operands(4, outputs, depth=depth)
     got = skinny_matmul(**arguments, implementation="triton")
     assert_close(got, oracle(**arguments), BOUNDS["float32"])
-
-
-def test_refuses_more_rows_than_are_skinny() -> None:
-    with pytest.raises(UnsupportedError, match=f"x has {MAX_ROWS + 1} rows; the kernel takes at"):
-        skinny_matmul(**operands(MAX_ROWS + 1, 8), implementation="triton")
 
 
 def test_refuses_a_weight_of_another_dtype() -> None:
