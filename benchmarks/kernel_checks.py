@@ -28,6 +28,12 @@ from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GREEDY, GenerateConfig
 from dendrite_jax.kernels.copy_blocks import copy_blocks
 from dendrite_jax.kernels.paged_prefill import paged_prefill
+from dendrite_jax.kernels.skinny_matmul import (
+    MAX_ROWS,
+    residual_matmul,
+    rms_norm,
+    skinny_matmul,
+)
 from dendrite_jax.kernels.tree_attention import tree_attention
 from dendrite_jax.kernels.verify_attention import ancestor_mask, verify_attention
 
@@ -153,6 +159,39 @@ def check_verify(count: int) -> dict[str, float]:
     return worst
 
 
+@partial(jax.jit, static_argnums=2)
+def _products(x: Array, weights: tuple[Array, ...], implementation: str) -> Array:
+    """Both products of a layer's second half, and the norm that follows them."""
+    post_norm, gate_up, bias, down, next_norm = weights
+    inner = skinny_matmul(
+        x, gate_up, norm=post_norm, bias=bias, swiglu=True, implementation=implementation
+    )
+    y, normed = residual_matmul(inner, x, down, next_norm=next_norm, implementation=implementation)
+    return jnp.stack([y, rms_norm(y, next_norm, 1e-5) if normed is None else normed])
+
+
+def check_products() -> dict[str, float]:
+    """Worst error by dtype of the skinny products, from one row to more than are skinny."""
+    worst = dict.fromkeys(BOUNDS, 0.0)
+    hidden, inner = 1024, 2816
+    shapes = ((hidden,), (2 * inner, hidden), (2 * inner,), (hidden, inner), (hidden,))
+    for dtype in BOUNDS:
+        keys = jax.random.split(jax.random.key(5), len(shapes) + 1)
+        weights = tuple(
+            (jax.random.normal(key, shape) * shape[-1] ** (-0.5 * (len(shape) == 2))).astype(dtype)
+            for key, shape in zip(keys[1:], shapes, strict=True)
+        )
+        for rows in (1, 2, 17, MAX_ROWS, MAX_ROWS + 1):
+            x = jax.random.normal(keys[0], (rows, hidden)).astype(dtype)
+            got = np.asarray(_products(x, weights, "triton"), np.float64)
+            wide = jax.tree.map(lambda array: array.astype(jnp.float32), (x, weights))
+            with jax.default_matmul_precision("highest"):
+                want = np.asarray(_products(*wide, "xla"), np.float64)
+            error = float(np.linalg.norm(got - want) / np.linalg.norm(want))
+            worst[dtype] = max(worst[dtype], error if np.isfinite(error) else float("inf"))
+    return worst
+
+
 def check_copies() -> bool:
     """Whether copied blocks equal their sources, and nothing else changed."""
     pools = _pools(2, 64, jnp.bfloat16)
@@ -218,13 +257,14 @@ def run(trees: int = 500) -> dict[str, Any]:
         "trees": check_trees(trees),
         "prefill": check_prefill(7),
         "verify": check_verify(3),
+        "products": check_products(),
         "copies_equal": check_copies(),
         "vmap_equals_loop": check_vmap(),
         "loop_memory": check_loop_memory(),
     }
     failed = [
         f"{name} {dtype}"
-        for name in ("trees", "prefill", "verify")
+        for name in ("trees", "prefill", "verify", "products")
         for dtype, error in result[name].items()
         if not error <= BOUNDS[dtype]
     ]

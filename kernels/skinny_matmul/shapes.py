@@ -7,6 +7,9 @@ from dataclasses import dataclass
 MAX_ROWS = 64
 """Most rows of x; beyond, XLA's own products are as fast."""
 
+MULTIPROCESSORS = 132
+"""Of the GPU that tiles were chosen on."""
+
 PREFETCH_BYTES = 8 * 2**20
 """Most bytes that a product of one row prefetches of the next weight."""
 
@@ -55,12 +58,11 @@ def tile_blocks(rows: int, outputs: int, depth: int, swiglu: bool, itemsize: int
     tiles = -(-outputs // 64)
     columns = 256 // itemsize
     splits = 1
-    while (
-        not swiglu
-        and tiles * splits < (96 if rows <= 32 else 128)
-        and depth % (splits * 2 * columns) == 0
-    ):
+    while not swiglu and tiles * splits < 96 and depth % (splits * 2 * columns) == 0:
         splits *= 2
     while depth % (splits * columns):
         columns //= 2
-    return TileBlocks(columns=columns, splits=splits, stages=4 if itemsize <= 2 else 3)
+    stages = 4 if itemsize <= 2 else 3
+    if itemsize <= 2 and not swiglu and tiles * splits <= MULTIPROCESSORS:
+        stages = 6  # a program has its multiprocessor to itself, and all of the shared memory
+    return TileBlocks(columns=columns, splits=splits, stages=stages)

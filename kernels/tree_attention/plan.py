@@ -250,29 +250,34 @@ def _first_lane_beyond(shared: Array, lane: Array, column: Array) -> Array:
 def _share_work(
     tile_start: Array, wide_tiles: int, num_kv_heads: int, tiles: TreeTiles
 ) -> dict[str, Array]:
-    """Cuts the entries into workers' shares of equal cost.
+    """Cuts the entries into workers' shares of nearly equal cost.
 
-    A tile costs `tile_cost`, less where shares are small, and something for each of its entries; an
-    empty one costs nothing. A share is worth at least a tile's own cost and one entry, so that no
-    two shares start at the same entry and no worker between two busy ones is idle: partials are
-    numbered by worker and tile.
+    A tile costs something of its own, less where shares are small, and something for each of its
+    entries; an empty one costs nothing. A tile is cut between iterations of its loop, since
+    one that is partly filled takes as long as a full one. A share is worth at least a tile's own
+    cost and one iteration, so that no two shares start at the same entry of a tile's inside: all
+    workers from a tile's first to its last have a part of it, and partials are numbered by worker
+    and tile.
     """
     workers = max(1, tiles.programs // num_kv_heads)
     begin, end = tile_start[:-1], tile_start[1:]
     wide = jnp.arange(begin.shape[0]) < wide_tiles
     unit = jnp.where(wide, tiles.wide_cost, tiles.narrow_cost)
+    step = jnp.where(wide, tiles.wide_keys, tiles.narrow_keys) // BLOCK_SIZE
     cost = (end - begin) * unit
-    tile_cost = jnp.minimum(tiles.tile_cost, -(-jnp.sum(cost) // workers) // 2)
+    most = -(-jnp.sum(cost) // workers) // 2
+    tile_cost = jnp.where(wide, tiles.wide_tile_cost, tiles.narrow_tile_cost)
+    tile_cost = jnp.minimum(tile_cost, most)
     cost += jnp.where(end > begin, tile_cost, 0)
     total = jnp.cumsum(cost)
-    largest = max(tiles.wide_cost, tiles.narrow_cost)
-    least = jnp.maximum(tiles.least_work * tiles.narrow_cost, tile_cost + largest)
+    least = jnp.maximum(tiles.least_work * tiles.narrow_cost, jnp.max(tile_cost + unit * step))
     share = jnp.maximum(-(-total[-1] // workers), least)
     at = jnp.arange(workers + 1) * share
     inside = jnp.sum(total <= at[:, None], axis=1)  # the tile that each share starts in
     tile = jnp.minimum(inside, begin.shape[0] - 1)
-    spent = at - (total - cost)[tile] - tile_cost
-    skipped = jnp.clip(-(-spent // unit[tile]), 0, (end - begin)[tile])
+    spent = at - (total - cost + tile_cost)[tile]
+    skipped = -(-spent // (unit * step)[tile]) * step[tile]
+    skipped = jnp.clip(skipped, 0, (end - begin)[tile])
     work_start = jnp.where(inside > tile, tile_start[-1], begin[tile] + skipped)
     work_tile = jnp.sum(end <= work_start[:-1, None], axis=1)
 

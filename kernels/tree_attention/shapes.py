@@ -15,11 +15,12 @@ class TreeTiles:
     """Keys of one iteration of a wide tile."""
     narrow_rows: int = 16
     narrow_keys: int = 64
-    wide_cost: int = 1
-    """Cost of a block in a wide tile, against `narrow_cost`, when work is shared out."""
-    narrow_cost: int = 1
-    tile_cost: int = 16
-    """Cost of starting on a tile, whatever its blocks."""
+    wide_cost: int = 2
+    """Cost of a block in a wide tile, against the costs below, when work is shared out."""
+    narrow_cost: int = 3
+    wide_tile_cost: int = 48
+    """Cost of starting on a wide tile, whatever its blocks."""
+    narrow_tile_cost: int = 24
     least_work: int = 4
     """Blocks that are worth a program of their own."""
     programs: int = 264

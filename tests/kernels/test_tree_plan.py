@@ -22,9 +22,29 @@ LANES, MAX_BLOCKS, BLOCKS = 21, 10, 90
 """All trees are padded to these, so that a plan is compiled once a configuration."""
 KV_HEADS = 2
 
-SMALL = TreeTiles(wide_rows=16, narrow_rows=4, programs=10, tile_cost=3, least_work=2)
+SMALL = TreeTiles(
+    wide_rows=16,
+    wide_keys=32,
+    narrow_rows=4,
+    narrow_keys=16,
+    wide_cost=1,
+    narrow_cost=1,
+    wide_tile_cost=3,
+    narrow_tile_cost=3,
+    programs=10,
+    least_work=2,
+)
 UNEQUAL = TreeTiles(
-    wide_rows=8, narrow_rows=4, programs=32, tile_cost=2, wide_cost=3, narrow_cost=2, least_work=1
+    wide_rows=8,
+    wide_keys=16,
+    narrow_rows=4,
+    narrow_keys=32,
+    wide_cost=3,
+    narrow_cost=2,
+    wide_tile_cost=2,
+    narrow_tile_cost=5,
+    programs=32,
+    least_work=1,
 )
 
 CONFIGURATIONS = {  # tiles, query heads of a kv head, window
@@ -148,7 +168,7 @@ def test_a_block_is_an_entry_of_each_wide_tile_that_reads_it(name: str, tree: Tr
 def test_workers_share_the_entries_evenly(name: str, tree: Tree) -> None:
     """Each entry has one worker, and no share costs a chunk more than an equal part.
 
-    A chunk is starting on a tile and reading one block.
+    A chunk is starting on a tile and one iteration of its loop.
     """
     plan, tiles = planned(name, tree), CONFIGURATIONS[name][0]
     workers, total = tiles.programs // KV_HEADS, int(plan.tile_start[-1])
@@ -158,15 +178,37 @@ def test_workers_share_the_entries_evenly(name: str, tree: Tree) -> None:
     assert (start[0], start[-1]) == (0, total)
     wide_tiles, _ = tile_counts(LANES, plan.group, plan.tiles)
     units = [tiles.wide_cost if e.tile < wide_tiles else tiles.narrow_cost for e in entries(plan)]
-    begins = {first for first, end in pairwise(plan.tile_start.tolist()) if end > first}
-    tile_cost = min(tiles.tile_cost, -(-sum(units) // workers) // 2)
+    most = -(-sum(units) // workers) // 2
+    wide_tile_cost = min(tiles.wide_tile_cost, most)
+    narrow_tile_cost = min(tiles.narrow_tile_cost, most)
+    begins = {
+        first: wide_tile_cost if tile < wide_tiles else narrow_tile_cost
+        for tile, (first, end) in enumerate(pairwise(plan.tile_start.tolist()))
+        if end > first
+    }
     costs = [
-        sum(units[first:end]) + tile_cost * sum(first <= entry < end for entry in begins)
+        sum(units[first:end]) + sum(begins.get(entry, 0) for entry in range(first, end))
         for first, end in pairwise(start)
     ]
-    chunk = tile_cost + max(tiles.wide_cost, tiles.narrow_cost)
+    chunk = max(
+        wide_tile_cost + tiles.wide_cost * (tiles.wide_keys // BLOCK) if wide_tiles else 0,
+        narrow_tile_cost + tiles.narrow_cost * (tiles.narrow_keys // BLOCK),
+    )
     least = max(tiles.least_work * tiles.narrow_cost, chunk)
     assert max(costs) <= max(-(-sum(costs) // workers), least) + chunk
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+@given(tree=trees())
+def test_tiles_are_cut_between_iterations(name: str, tree: Tree) -> None:
+    plan, tiles = planned(name, tree), CONFIGURATIONS[name][0]
+    wide_tiles, _ = tile_counts(LANES, plan.group, plan.tiles)
+    for first in plan.work_start[:-1].tolist():
+        tile = int(np.searchsorted(plan.tile_start, first, side="right")) - 1
+        keys = tiles.wide_keys if tile < wide_tiles else tiles.narrow_keys
+        assert (
+            first == plan.tile_start[-1] or (first - plan.tile_start[tile]) % (keys // BLOCK) == 0
+        )
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
