@@ -139,6 +139,7 @@ def _launch(
         plan.work_stop,
         plan.tile_start,
         plan.tile_full,
+        plan.period,
         lanes,
         wide_tiles,
         narrow_base,
@@ -157,6 +158,7 @@ def _launch(
         PRECISION="ieee",
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
+        START_BLOCKS=tiles.wide_tile_cost // tiles.wide_cost,
         **cut,
     )
     return launch(

@@ -36,6 +36,7 @@ from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
         "tile_full",
         "tile_worker",
         "tile_pieces",
+        "period",
     ],
     meta_fields=["group", "window", "tiles"],
 )
@@ -53,6 +54,7 @@ class Plan:
     tile_full: Array  # i32[wide tiles], end of the leading entries that every lane reads whole
     tile_worker: Array  # i32[tiles], worker of a tile's first entry
     tile_pieces: Array  # i32[tiles], workers that share the tile
+    period: Array  # i32[1], blocks of a wide tile in a full share
     group: int
     window: int | None
     tiles: TreeTiles
@@ -286,7 +288,9 @@ def _share_work(
 
     first = worker_of(begin)
     pieces = jnp.where(end > begin, worker_of(end - 1) - first + 1, 0)
+    iteration = tiles.wide_keys // BLOCK_SIZE
     arrays = {
+        "period": jnp.maximum(share // (tiles.wide_cost * iteration), 1)[None] * iteration,
         "work_start": work_start,
         "work_tile": work_tile,
         "work_stop": jnp.minimum(tile_start[work_tile + 1], work_start[1:]),

@@ -69,6 +69,7 @@ def _wide_keys(
     entry_info,
     entry,
     stop,
+    turn,
     head,
     layer_block,
     scale: tl.constexpr,
@@ -83,17 +84,20 @@ def _wide_keys(
 ):
     """Adds the entries [entry, stop) to a wide tile's running softmax.
 
-    Without MASKED every row sees every key, and [entry, stop) is a multiple of KEYS keys.
+    Without MASKED every row sees every key, [entry, stop) is a multiple of KEYS keys, and the
+    entries are taken in turn from `entry + turn` on, those before it last.
     """
     d = tl.arange(0, DIM)
     keys = tl.arange(0, KEYS)
     offset = keys % 16
-    block, info = _listed(entry_block, entry_info, entry, stop, KEYS)
+    block, info = _listed(entry_block, entry_info, entry + turn, stop, KEYS)
     for at in range(entry, stop, KEYS // 16):
         key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
         kv_at = key_row[:, None] * D + d[None, :]
         inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
-        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
+        following = at + KEYS // 16 + turn
+        following = tl.where(following < stop, following, following - (stop - entry))
+        next_block, next_info = _listed(entry_block, entry_info, following, stop, KEYS)
         k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
         scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
         seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
@@ -115,9 +119,12 @@ def _wide_tile(
     lengths,
     entry_block,
     entry_info,
+    tile_start,
     tile_full,
+    period,
     entry,
     stop,
+    elapsed,
     tile,
     slot,
     head,
@@ -137,7 +144,12 @@ def _wide_tile(
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """Attention of a wide tile's rows over its entries [entry, stop)."""
+    """Attention of a wide tile's rows over its entries [entry, stop).
+
+    Tiles that share blocks read them at about the same time, so that most reads find them in the
+    cache: of the blocks that every lane sees, the first is one whose column leaves the same rest by
+    `period` as `elapsed` does, the blocks that the program has been through before.
+    """
     rows = tl.arange(0, ROWS)
     d = tl.arange(0, DIM)
     inner, real, source, length = _row_tile(
@@ -151,6 +163,10 @@ def _wide_tile(
     acc = tl.zeros([ROWS, DIM], tl.float32)
     full = tl.minimum(tl.load(tile_full + tile), stop) - entry
     middle = entry + tl.maximum(full, 0) // (KEYS // 16) * (KEYS // 16)
+    every = tl.load(period)
+    column = entry - tl.load(tile_start + tile)
+    turn = (elapsed // (KEYS // 16) * (KEYS // 16) + every - column % every) % every
+    turn = tl.where(turn < middle - entry, turn, 0)
     peak, total, acc = _wide_keys(
         queries,
         inner,
@@ -164,6 +180,7 @@ def _wide_tile(
         entry_info,
         entry,
         middle,
+        turn,
         head,
         layer_block,
         scale,
@@ -189,6 +206,7 @@ def _wide_tile(
         entry_info,
         middle,
         stop,
+        0,
         head,
         layer_block,
         scale,
@@ -294,6 +312,7 @@ def partial_kernel(
     work_stop,
     tile_start,
     tile_full,
+    period,
     lanes,
     wide_tiles,
     narrow_base,
@@ -315,12 +334,14 @@ def partial_kernel(
     NARROW_LANES: tl.constexpr,
     NARROW_ROWS: tl.constexpr,
     NARROW_KEYS: tl.constexpr,
+    START_BLOCKS: tl.constexpr,
 ):
     """Attention of the tiles that one program's share of entries touches.
 
     Partials lie tile by tile: the wide ones at slot `worker + tile`, which no two pairs share since
     both only grow along the entries, then from row `narrow_base` the narrow ones likewise. WIDE is
-    whether there are wide tiles at all.
+    whether there are wide tiles at all, START_BLOCKS how many blocks of a wide tile are read in the
+    time that starting on one takes.
     """
     head = tl.program_id(0) % KV_HEADS
     worker = tl.program_id(0) // KV_HEADS
@@ -328,6 +349,7 @@ def partial_kernel(
     last = tl.load(work_start + worker + 1)
     tile = tl.load(work_tile + worker)
     stop = tl.load(work_stop + worker)
+    elapsed = 0
     while entry < last:
         if stop > entry:
             slot = (worker + tile) * KV_HEADS + head
@@ -340,9 +362,12 @@ def partial_kernel(
                     lengths,
                     entry_block,
                     entry_info,
+                    tile_start,
                     tile_full,
+                    period,
                     entry,
                     stop,
+                    elapsed,
                     tile,
                     slot * WIDE_ROWS,
                     head,
@@ -394,6 +419,7 @@ def partial_kernel(
                     NARROW_ROWS,
                     NARROW_KEYS,
                 )
+        elapsed += stop - entry + START_BLOCKS
         entry = stop
         tile += 1
         if entry < last:

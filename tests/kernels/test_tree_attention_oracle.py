@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from dendrite_jax.benchmarks.trees import levels_tree
 from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.tree_attention import gpu, make_plan, tree_attention
+from kernels.dense import assert_close, paged_oracle
 from kernels.interpreter import interpreted, recorded_loads  # noqa: F401
 from kernels.tree_suite import (
     CASES,
@@ -34,6 +36,10 @@ def attend(q: Any, k: Any, v: Any, table: Any, length: Any, **options: Any) -> A
     return jax.jit(compute, static_argnums=3)(q, k, v, LAYER, table, length)
 
 
+STAGGERED = dataclasses.replace(small_tiles(4, 64, 4, 24), programs=6, wide_tile_cost=16)
+"""Starting on a tile takes as long as eight blocks of it, so that parts are not in phase."""
+
+
 class TestTriton(TreeAttentionSuite):
     implementation = "triton"
 
@@ -45,6 +51,18 @@ class TestTriton(TreeAttentionSuite):
 @pytest.mark.parametrize("name", ["three levels", "groups of eight, bf16"])
 def test_tuned_tiles_match_dense_float64(name: str) -> None:
     check(CASES[name], attend)
+
+
+def test_tiles_read_a_long_prefix_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three wide tiles, whose workers begin in the middle of their parts."""
+    monkeypatch.setattr(gpu, "tree_tiles", lambda *shape: STAGGERED)
+    tree = levels_tree((1, 24), (640, 5))
+    rng = np.random.default_rng(0)
+    pool = (LAYER + 1, tree.num_blocks, 1, 16, 64)
+    q, k, v = (rng.normal(size=shape).astype(np.float32) for shape in ((24, 4, 64), pool, pool))
+    got = attend(*map(jnp.asarray, (q, k, v, tree.table, tree.length)))
+    want = paged_oracle(q[:, None], k, v, LAYER, tree.table, tree.length - 1)
+    assert_close(got, (want[0][:, 0], want[1][:, 0]), "float32")
 
 
 @pytest.mark.parametrize("lanes", [2, 12])
