@@ -122,8 +122,9 @@ def test_the_reward_model_runs_every_token_once(name: str) -> None:
 def test_a_reward_model_of_another_vocabulary_is_refused() -> None:
     state, ids = start(bigram(), [[1]], config=CACHE)
     scorer = RewardModel(REWARD, ValueTokens.of([1], [1.0]))
+    run = jax.jit(THOUGHT_SEARCHES["sample"].bound())
     with pytest.raises(ValueError, match=r"model.vocab_size of the reward model is 128; .* 11"):
-        THOUGHT_SEARCHES["sample"].bound()(
+        run(
             bigram(),
             state,
             jnp.asarray(ids),
