@@ -75,6 +75,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in line
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept_unless_asked_not_to(checkpoint: str, tmp_path: Path) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("JAX_")

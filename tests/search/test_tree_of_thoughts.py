@@ -101,6 +101,7 @@ def run(
     return jax.device_get(found), expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [PLAIN_SEARCH, OTHER_SEARCH])
 @given(
     prompts=st.lists(st.lists(TOKEN, min_size=1, max_size=5), min_size=LANES, max_size=LANES),

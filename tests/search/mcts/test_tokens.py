@@ -107,6 +107,7 @@ def test_children_are_the_likeliest_tokens() -> None:
     assert not np.any(found.at_capacity)
 
 
+@pytest.mark.slow
 def test_a_grammar_leaves_only_its_own_tokens() -> None:
     state, ids = opened()
     state = constrain(state, ids[:3], regex(PATTERN))  # the last problem stays free
