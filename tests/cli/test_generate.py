@@ -38,6 +38,7 @@ def test_greedy_continuations_are_equal_and_the_prompt_is_run_once(
     assert shown.out == "\n\n".join(2 * [f"The tree{first['text']}"]) + "\n"
 
 
+@pytest.mark.slow
 def test_a_prompt_is_printed_as_it_is(dendrite: Dendrite, checkpoint: str) -> None:
     prompt = "[/x] [bold] :smile: " + 30 * "long "
     ran = dendrite(
