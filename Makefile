@@ -13,7 +13,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # A local version: pip refuses rather than take the CUDA build, several GB, from the registry.
 TORCH ?= torch==2.13.0+cpu
-PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install -qq --constraint constraints.txt
