@@ -13,7 +13,10 @@ PYTHON ?= python3
 VENV ?= .venv
 # A local version: pip refuses rather than take the CUDA build, several GB, from the registry.
 TORCH ?= torch==2.13.0+cpu
-PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# The marker alone would have every worker import all other tests as well.
+ORACLES = $(shell find tests -name '*_oracle.py')
 
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install -qq --constraint constraints.txt
@@ -30,7 +33,7 @@ test: lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-oracle: $(VENV)/.oracle
-	DENDRITE_ORACLE=1 TRITON_INTERPRET=1 $(BIN)/pytest $(PYTEST_ARGS) -m oracle
+	DENDRITE_ORACLE=1 TRITON_INTERPRET=1 $(BIN)/pytest $(PYTEST_ARGS) -m oracle $(ORACLES)
 
 test-fast: $(VENV)/.test
 	$(BIN)/pytest $(PYTEST_ARGS) -m "not oracle and not slow"

@@ -94,6 +94,7 @@ def test_the_table_shows_what_was_not_measured(capsys: pytest.CaptureFixture[str
     assert "not measured: FlashInfer" in printed
 
 
+@pytest.mark.slow
 def test_branches_count_their_tokens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

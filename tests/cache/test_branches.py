@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from cache.harness import LANES, SMALL, Harness
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.cache.state import (
@@ -126,6 +128,7 @@ def test_a_reused_slot_starts_clean() -> None:
     assert (harness.tokens(branch), harness.error(branch)) == ([], 0)
 
 
+@pytest.mark.slow
 def test_a_chain_of_a_hundred_forks_can_be_freed_in_any_order() -> None:
     config = CacheConfig(
         num_blocks=2 * DEPTH, num_slots=DEPTH + 1, max_context=DEPTH + 1, block_size=4, debug=True

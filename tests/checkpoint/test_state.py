@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -19,6 +20,8 @@ MODEL = BigramModel(jnp.asarray(np.random.default_rng(0).normal(0, 1, (VOCAB, VO
 CONFIG = CacheConfig(num_blocks=16, num_slots=6, max_context=32, block_size=4, debug=True)
 
 
+@cache
+@jax.jit
 def forked_state() -> tuple[State, jax.Array]:
     """Two children of one prompt, which share its blocks."""
     state = engine.init(MODEL, CONFIG)

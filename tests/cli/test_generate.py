@@ -38,6 +38,7 @@ def test_greedy_continuations_are_equal_and_the_prompt_is_run_once(
     assert shown.out == "\n\n".join(2 * [f"The tree{first['text']}"]) + "\n"
 
 
+@pytest.mark.slow
 def test_a_prompt_is_printed_as_it_is(dendrite: Dendrite, checkpoint: str) -> None:
     prompt = "[/x] [bold] :smile: " + 30 * "long "
     ran = dendrite(
@@ -75,6 +76,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in line
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept_unless_asked_not_to(checkpoint: str, tmp_path: Path) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("JAX_")

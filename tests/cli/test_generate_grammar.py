@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ CLOSED = {
     "x-guidance": {"whitespace_flexible": False},
 }
 NESTED = {"type": "array", "items": {"$ref": "#"}, "maxItems": 1}
+slow = partial(pytest.param, marks=pytest.mark.slow)
 LARK = 'start: "yes" | "(" start ")"\n'
 
 
@@ -30,11 +32,11 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "path", "pattern"),
     [
-        ("--json-schema", json.dumps(CLOSED), "table", r'\{"leaf":(true|false)\}'),
-        ("--json-schema", json.dumps(NESTED), "exit-on-miss", r"[\[\]\s]*"),
-        ("--regex", "[0-9]{3}", "table", "[0-9]{3}"),
+        slow("--json-schema", json.dumps(CLOSED), "table", r'\{"leaf":(true|false)\}'),
+        slow("--json-schema", json.dumps(NESTED), "exit-on-miss", r"[\[\]\s]*"),
+        slow("--regex", "[0-9]{3}", "table", "[0-9]{3}"),
         ("--lark", LARK, "exit-on-miss", r"\(*yes\)*"),
-        ("--choice", "oak,elm tree", "table", "oak|elm tree"),
+        slow("--choice", "oak,elm tree", "table", "oak|elm tree"),
     ],
 )
 def test_the_text_is_of_the_language(

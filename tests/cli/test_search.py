@@ -67,6 +67,7 @@ def test_people_see_the_tree_the_answers_and_the_cost(search: Any) -> None:
     assert "not recomputed thanks to forks" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_search_that_finds_nothing_says_so(dendrite: Dendrite, checkpoint: str) -> None:
     sizes = ("--proposals", "2", "--expansions", "2", "--thought-tokens", "3", "--hopeless", "0")
     asked = ("search", "--model", checkpoint, "--prompt", PROMPT, "--method", "tot-dfs", *sizes)
@@ -82,6 +83,7 @@ def test_a_page_is_written(search: Any, tmp_path: Path) -> None:
     assert json.loads(data) == json.loads(ran.out)
 
 
+@pytest.mark.slow
 def test_the_models_own_verdict_can_be_the_score(search: Any) -> None:
     """The log-share of one word against another, so at most 0, and that of the swapped words."""
     found, swapped = (
@@ -92,6 +94,7 @@ def test_the_models_own_verdict_can_be_the_score(search: Any) -> None:
     assert math.exp(found["value"]) + math.exp(swapped["value"]) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["best-of-n", "tot-dfs", "mcts"])
 def test_other_searches_go_the_same_way(dendrite: Dendrite, checkpoint: str, method: str) -> None:
     common = ("--prompt", PROMPT, "--depth", "2", "--thought-tokens", "5", "--proposals", "2")

@@ -160,6 +160,7 @@ def test_greedy_takes_the_likeliest_allowed_token() -> None:
             assert token == END or here.consume_token(token)
 
 
+@pytest.mark.slow
 def test_it_maps_over_states() -> None:
     """Two states with other keys and other grammars under `vmap`, as each alone."""
 

@@ -179,6 +179,7 @@ BEAMS = BeamSearchConfig(width=3, max_new_tokens=6)
 beam_search = jax.jit(partial(search.beam_search, config=BEAMS), static_argnames="config")
 
 
+@pytest.mark.slow
 def test_a_search_repeated_until_nothing_is_unknown_is_that_over_a_table() -> None:
     grammars = [gr.Grammar.from_regex(pattern) for pattern in REGEXES]
     index = np.array([0, 1, 2, gr.NO_GRAMMAR], np.int32)
@@ -204,6 +205,7 @@ def test_a_search_repeated_until_nothing_is_unknown_is_that_over_a_table() -> No
     assert searches == 1
 
 
+@pytest.mark.slow
 def test_a_search_makes_room_in_a_full_table() -> None:
     small = lazy_grammar(*SMALL)
     for seed in range(3):
@@ -230,6 +232,7 @@ def test_a_search_that_needs_more_than_there_may_be_names_the_knob() -> None:
         complete_search(tiny, state, ten_digits)
 
 
+@pytest.mark.slow
 def test_a_restored_state_goes_on_in_another_lazy_grammar(tmp_path: Path) -> None:
     state, ids = started(known(), 3)
     state, begun, _ = run(known(), state, ids)
@@ -246,6 +249,7 @@ def test_a_restored_state_goes_on_in_another_lazy_grammar(tmp_path: Path) -> Non
         resume_grammar(fresh, started(fresh)[0], ids[:1], [[TOKENS.index(b")")]])
 
 
+@pytest.mark.slow
 def test_searches_of_mapped_states_are_completed_together() -> None:
     def states(lazy: gr.LazyGrammar) -> list[State]:
         return [started(lazy, index=index)[0] for index in (INDEX, np.roll(INDEX, 1))]

@@ -58,6 +58,7 @@ def test_chunks_of_any_size_give_what_one_shot_gives(chunk: int) -> None:
     debug.check(state.cache)
 
 
+@pytest.mark.slow
 def test_the_block_size_changes_nothing() -> None:
     config = CacheConfig(num_blocks=20, num_slots=12, max_context=40, block_size=16)
     state, ids = start(MODEL, PROMPTS, config=config)

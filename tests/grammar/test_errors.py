@@ -187,6 +187,7 @@ def test_endless_nesting_is_refused() -> None:
         Grammar.from_json_schema(schema)
 
 
+@pytest.mark.slow
 def test_budgets_are_named(compiler: GrammarCompiler) -> None:
     with pytest.raises(TooManyStatesError, match="max_states"):
         compiler.compile(Grammar.from_regex("(a|b)*a(a|b){12}"), max_states=1000)

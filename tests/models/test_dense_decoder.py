@@ -10,6 +10,7 @@ from models.parity_cases import NAMES, STEPS, assert_parity, load_case
 from models.tiny_models import PROMPT_LENGTHS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_dense_logits_equal_transformers(name: str) -> None:
     case = load_case(name)

@@ -15,14 +15,14 @@ from dendrite_jax.engine import NO_TOKEN, State
 from dendrite_jax.search import SearchResult, TreeOfThoughtsConfig
 from dendrite_jax.search.levels import start as start_thoughts
 from engine.programs import LANES, bigram, start
-from search.every_search import EVERY_SEARCH, model_of, program
+from search.every_search import DISTINCT_SEARCHES, model_of, program
 from search.programs import CACHE, assert_only_roots_held
 
 pytestmark = pytest.mark.slow
 
 PROMPTS = [[1], [2, 3, 4], [5, 6], [7, 8, 9, 10, 1]]
 THOUGHTS = TreeOfThoughtsConfig(breadth=2, proposals=5, depth=3)
-SEARCHES = pytest.mark.parametrize("name", EVERY_SEARCH)
+SEARCHES = pytest.mark.parametrize("name", DISTINCT_SEARCHES)
 
 
 def problem_keys(seed: int = 0) -> jax.Array:

@@ -6,6 +6,8 @@ import pytest
 
 from search.beam_cases import BeamCase, assert_engine_finds, load_golden
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("case", load_golden())
 def test_beams_equal_transformers(case: BeamCase) -> None:

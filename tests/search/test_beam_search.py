@@ -108,6 +108,7 @@ def assert_beams(found: SearchResult, problem: int, expected: list[Beam]) -> Non
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -144,6 +145,7 @@ def test_a_search_as_wide_as_all_sequences_finds_them_all_in_order(
         assert_beams(found, problem, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 @given(
     seed=st.integers(0, 10**6),
@@ -163,6 +165,7 @@ def test_a_narrow_search_follows_the_rules(
         assert_beams(found, problem, beams.beams)
 
 
+@pytest.mark.slow
 def test_a_width_of_one_without_stops_is_greedy() -> None:
     logits = random_table(11, VOCAB)
     found = run(logits, [3, 5, 7, 9], CONFIGS[2], [-1, -1])
@@ -172,6 +175,7 @@ def test_a_width_of_one_without_stops_is_greedy() -> None:
             context.append(new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free_blocks", [1, 3, 6, 10])
 def test_problems_without_room_end_with_what_they_have(free_blocks: int) -> None:
     state, ids = occupied(MODEL, ROOTS, free_blocks)

@@ -80,6 +80,7 @@ def found(config: BeamSearchConfig) -> SearchResult:
     return jax.device_get(beams)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 def test_beams_are_those_of_a_search_that_replays_llguidance(config: BeamSearchConfig) -> None:
     beams = found(config)
@@ -97,6 +98,7 @@ def test_beams_are_those_of_a_search_that_replays_llguidance(config: BeamSearchC
         assert np.isneginf(beams.values[problem, len(expected.beams) :]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_beam_is_a_text_or_the_beginning_of_one(config: BeamSearchConfig) -> None:
     beams = found(config)

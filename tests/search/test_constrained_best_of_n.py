@@ -90,6 +90,7 @@ def test_every_node_is_a_replay_of_llguidance() -> None:
     assert_nodes(found, 3, None)
 
 
+@pytest.mark.slow
 def test_a_grammar_without_a_table_gives_the_replay_too() -> None:
     lazy = gr.LazyGrammar(
         compiler(), [gr.Grammar.from_lark(ARITHMETIC)], max_nodes=512, max_masks=64

@@ -28,7 +28,7 @@ from engine.programs import DECODER_TOLERANCE, LANES, bigram, start, tiny_decode
 from engine.sampling_oracle import log_softmax
 from models.dense_decoder import dense_logits
 from models.tiny_models import raw_bits
-from search.every_search import THOUGHT_SEARCHES
+from search.every_search import DISTINCT_SEARCHES, THOUGHT_SEARCHES
 from search.programs import CACHE, assert_only_roots_held, beam_search
 
 pytestmark = pytest.mark.slow
@@ -41,6 +41,9 @@ TEMPERATURE = 2.0
 VERDICTS, WEIGHTS = [5, 9, 60], [20.0, 1.0, 0.001]
 LOOKS_AHEAD = {"dvts"}
 COMMITS = {"tree_of_thoughts", "depth_first"}
+SEARCHES = pytest.mark.parametrize(
+    "name", [name for name in DISTINCT_SEARCHES if name in THOUGHT_SEARCHES]
+)
 
 
 @cache
@@ -74,7 +77,7 @@ def text_of(name: str, problem: int, node: int) -> list[int]:
     return text
 
 
-@pytest.mark.parametrize("name", THOUGHT_SEARCHES)
+@SEARCHES
 def test_logprobs_and_rewards_are_those_of_the_whole_text(name: str) -> None:
     tree = found(name).tree
     for problem in range(LANES):
@@ -110,7 +113,7 @@ def test_logprobs_of_beams_are_those_of_the_whole_text() -> None:
             assert tree.terminal[problem, node] == (path[-1] % 16 == 0 or len(path) == 4)
 
 
-@pytest.mark.parametrize("name", THOUGHT_SEARCHES)
+@SEARCHES
 def test_the_reward_model_runs_every_token_once(name: str) -> None:
     result = found(name)
     totals = result.ledger.totals()
@@ -122,8 +125,9 @@ def test_the_reward_model_runs_every_token_once(name: str) -> None:
 def test_a_reward_model_of_another_vocabulary_is_refused() -> None:
     state, ids = start(bigram(), [[1]], config=CACHE)
     scorer = RewardModel(REWARD, ValueTokens.of([1], [1.0]))
+    run = jax.jit(THOUGHT_SEARCHES["sample"].bound())
     with pytest.raises(ValueError, match=r"model.vocab_size of the reward model is 128; .* 11"):
-        THOUGHT_SEARCHES["sample"].bound()(
+        run(
             bigram(),
             state,
             jnp.asarray(ids),

@@ -84,6 +84,7 @@ def run(
     return jax.device_get(found), replays
 
 
+@pytest.mark.slow
 @given(
     prompts=st.lists(st.lists(TOKEN, min_size=1, max_size=5), min_size=LANES, max_size=LANES),
     seed=st.integers(0, 2**31),
@@ -107,6 +108,7 @@ def test_every_problem_is_the_replay_of_its_own_search(
         assert_found(found, problem, replay)
 
 
+@pytest.mark.slow
 def test_the_search_goes_back_after_a_dead_end() -> None:
     judge = Judge.of(weight=7, merge=1000, reject=101, answer=-1)
     backtracked = 0

@@ -16,7 +16,7 @@ from dendrite_jax.engine import State, StopRules
 from dendrite_jax.search import BeamSearchConfig, RewardModel, SampleThoughts, ValueTokens
 from dendrite_jax.testing import BigramModel
 from engine.programs import LANES, bigram
-from search.every_search import EVERY_SEARCH, THOUGHT_SEARCHES
+from search.every_search import DISTINCT_SEARCHES, THOUGHT_SEARCHES
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def program(name: str, state: State, roots: Array) -> tuple[State, Any]:
     return bound(MODEL, state, roots, key, expand=expand, commit=commit)
 
 
-@pytest.mark.parametrize("name", EVERY_SEARCH)
+@pytest.mark.parametrize("name", DISTINCT_SEARCHES)
 def test_a_search_holds_one_pool(name: str) -> None:
     state = jax.eval_shape(lambda: engine.init(MODEL, LARGE))
     roots = jax.ShapeDtypeStruct((LANES,), jnp.int32)

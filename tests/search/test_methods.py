@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -45,13 +46,14 @@ def method(name: str) -> Method:
 @cache
 def found_by(name: str) -> Any:
     """What the whole search finds, in one call."""
-    return run_whole(method(name))
+    return run_whole(method(name).search)
 
 
-def run_whole(method: Method) -> Any:
+def run_whole(search: Callable[..., tuple[State, Any]]) -> Any:
+    """What f(model, state, roots, key) finds."""
     model = bigram()
     state, ids = start(model, PROMPTS, config=CACHE)
-    whole = jax.jit(lambda state, ids, key: method.search(model, state, ids, key))
+    whole = jax.jit(lambda state, ids, key: search(model, state, ids, key))
     state, result = whole(state, ids, jax.random.key(0))
     assert_only_roots_held(state, ids)
     return jax.device_get(result)
@@ -74,21 +76,15 @@ def test_the_steps_come_to_what_the_whole_search_finds(name: str) -> None:
         for problem, kept in enumerate(view.kept):
             assert all(view.result.tree.depth[problem, node] > 0 for node in kept[kept != NO_NODE])
     jax.tree.map(np.testing.assert_array_equal, view.result, found_by(name))
-    closed: State = engine.free(*steps.close(loop))
+    closed: State = jax.jit(lambda loop: engine.free(*steps.close(loop)))(loop)
     assert_only_roots_held(closed, ids)
 
 
 def test_names_stand_for_the_searches_of_the_library() -> None:
-    model = bigram()
     common: dict[str, Any] = {"expand": PIECES.expand, "commit": PIECES.commit}
-    key = jax.random.key(0)
 
     def direct(function: Any, config: Any, **pieces: Any) -> Any:
-        state, ids = start(model, PROMPTS, config=CACHE)
-        run = jax.jit(
-            lambda state, ids: function(model, state, ids, key, config, **{**common, **pieces})
-        )
-        return jax.device_get(run(state, ids)[1])
+        return run_whole(partial(function, config=config, **{**common, **pieces}))
 
     for name, expected in {
         "greedy": direct(
@@ -123,7 +119,7 @@ def test_a_beam_goes_by_the_likelihood_of_the_path() -> None:
 
 def test_the_control_of_a_beam_goes_by_random_values() -> None:
     control = PIECES._replace(score=RandomValues(mean_loglikelihood))
-    found = run_whole(build("beam", control, SIZES["beam"]))
+    found = run_whole(build("beam", control, SIZES["beam"]).search)
     assert_answers_add_up(found, found.tree.value)
     values = found.tree.value[found.tree.parent != NO_NODE]
     assert np.all((values >= 0) & (values < 1))

@@ -17,6 +17,8 @@ from dendrite_jax.search import NO_NODE, RewardModel, SampleThoughts, ValueToken
 from engine.programs import LANES, bigram
 from search.every_search import THOUGHT_SEARCHES
 
+pytestmark = pytest.mark.slow
+
 # The roots share the 40 blocks of one prompt; the reward model runs the prompt for each of them,
 # so that the last one finds no room among its 159 blocks.
 PROMPT = jnp.arange(160)[None] % 11

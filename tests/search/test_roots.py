@@ -14,6 +14,8 @@ from engine.programs import LANES, start
 from search.every_search import model_of, program
 from search.programs import CACHE
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[1], [2, 3], [4], [5]]
 
 

@@ -35,6 +35,7 @@ def chains(config: SampleConfig) -> Plan:
     )
 
 
+@pytest.mark.slow
 @given(prompts=PROMPTS, seed=SEEDS, stops=STOPS, judge=JUDGES)
 @settings(max_examples=15)
 def test_every_sample_is_the_replay_of_its_own_chain(
@@ -60,6 +61,7 @@ def elected(answers: Sequence[Node], how: str) -> list[tuple[int, float]]:
     return sorted(ranked, key=lambda answer: -answer[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["majority", "weighted", "max"])
 @given(prompts=PROMPTS, seed=SEEDS, stops=STOPS, judge=JUDGES)
 @settings(max_examples=8)

@@ -18,6 +18,8 @@ from engine.programs import LANES
 from search.every_search import EVERY_SEARCH, model_of, program
 from search.programs import CACHE, assert_unchanged, occupied
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[1], [2, 3], [4, 5, 6], [7]]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -160,5 +160,6 @@ def test_a_search_that_looks_ahead_needs_thoughts_that_can_be_greedy() -> None:
             return SampleThoughts(4)(model, state, branches, parents)
 
     state, ids = start(bigram(), [[1]], config=CACHE)
+    run = jax.jit(partial(search.dvts, config=TREES, expand=Sampler()))
     with pytest.raises(ValueError, match="lookahead is 2; it needs expand to be a SampleThoughts"):
-        search.dvts(bigram(), state, jnp.asarray(ids), jax.random.key(0), TREES, expand=Sampler())
+        run(bigram(), state, ids, jax.random.key(0))

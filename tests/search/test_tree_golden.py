@@ -9,9 +9,14 @@ from search.tree_cases import load_golden, trees_of
 
 TOLERANCE = 1e-4
 """Of sums of a few log-probabilities of size 10 at most, in float32."""
+ALIKE = {"best_of_n", "step_beam", "rebase"}
+"""What `sample` and `dvts`, among the quick tests, run too."""
 
 
-@pytest.mark.parametrize("name", EVERY_SEARCH)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else []) for name in EVERY_SEARCH],
+)
 def test_golden_tree(name: str) -> None:
     for found, golden in zip(trees_of(name), load_golden()[name], strict=True):
         assert [node[:4] for node in found["nodes"]] == [node[:4] for node in golden["nodes"]]

@@ -101,6 +101,7 @@ def run(
     return jax.device_get(found), expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [PLAIN_SEARCH, OTHER_SEARCH])
 @given(
     prompts=st.lists(st.lists(TOKEN, min_size=1, max_size=5), min_size=LANES, max_size=LANES),
@@ -122,6 +123,7 @@ def test_every_problem_is_the_replay_of_its_own_search(
 JUDGE = Judge.of(weight=7, merge=1000, reject=101, answer=3)
 
 
+@pytest.mark.slow
 def test_a_path_spells_the_branch_of_a_node() -> None:
     prompts = [[1], [2, 3], [4], [5, 6]]
     found, expected = run(PLAIN_SEARCH, prompts, 5, [0, 8], JUDGE)

@@ -142,6 +142,7 @@ def test_the_tokenizers_end_of_text_stops_by_default(engine: Engine) -> None:
     assert np.asarray(rules.tokens).tolist() == [end]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, NEW])
 def test_a_stop_string_is_cut_off_wherever_chunks_end(engine: Engine, chunk: int) -> None:
     free_run = sampled(engine)

@@ -55,6 +55,7 @@ def test_a_prompt_and_its_forks_are_under_its_grammar(
         assert re.fullmatch(DATE, complete_text(completion))
 
 
+@pytest.mark.slow
 def test_a_call_puts_branches_under_a_grammar_anew(engine: Engine, date: CompiledGrammar) -> None:
     branch = engine.prompt(PROMPT)
     for _ in range(2):
@@ -64,6 +65,7 @@ def test_a_call_puts_branches_under_a_grammar_anew(engine: Engine, date: Compile
     assert (nothing.tokens, nothing.finish) == ([], "stop_token")
 
 
+@pytest.mark.slow
 def test_branches_with_other_grammars_and_without_share_a_batch(
     engine: Engine, date: CompiledGrammar
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_stream_is_one_call_in_pieces(engine: Engine, date: CompiledGrammar) -
     assert all(later[0].text.startswith(sooner[0].text) for sooner, later in pairwise(rounds))
 
 
+@pytest.mark.slow
 def test_fast_forward_changes_steps_only(engine: Engine) -> None:
     fixed = engine.compile(Grammar.from_regex("0123456789(a|b)9876543210"))
     found = []
@@ -104,6 +107,7 @@ def test_fast_forward_changes_steps_only(engine: Engine) -> None:
     assert found[1][2] < found[0][2] == len(found[0][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [4, NEW])
 def test_a_grammar_without_a_table_is_asked_when_needed(
     engine: Engine, lists: LazyGrammar, chunk: int

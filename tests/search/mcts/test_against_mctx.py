@@ -91,6 +91,7 @@ mctx_search = jax.jit(Toy.mctx_search, static_argnums=(2, 3))
 NO_NOISE = jnp.zeros((PROBLEMS, CHILDREN))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [Puct(), Puct(c_init=0.3, c_base=20.0), Uct(0.5)], ids=str)
 def test_every_number_of_simulations_gives_the_tree_of_mctx(rule: Rule) -> None:
     config = SimulationConfig(num_simulations=SIMULATIONS, num_children=CHILDREN, rule=rule)
@@ -105,6 +106,7 @@ def test_every_number_of_simulations_gives_the_tree_of_mctx(rule: Rule) -> None:
         assert root.value == pytest.approx(expected.node_values[problem, 0], abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("simulations", "rule"),
     [
@@ -123,6 +125,7 @@ def test_gumbel_selection_gives_the_tree_of_mctx(simulations: int, rule: Gumbel)
     assert_same(found.tree, expected, simulations)
 
 
+@pytest.mark.slow
 def test_dirichlet_noise_gives_the_tree_of_mctx() -> None:
     rule, key = Puct(dirichlet_fraction=0.4, dirichlet_alpha=0.5), jax.random.key(3)
     config = SimulationConfig(num_simulations=SIMULATIONS, num_children=CHILDREN, rule=rule)

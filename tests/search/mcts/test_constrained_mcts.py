@@ -92,6 +92,7 @@ def replay(root: LLMatcher | None, held: list[int], key: np.ndarray) -> Search:
     return Search.of(CONFIG, expand, Thought(held, [], key, 0, root))
 
 
+@pytest.mark.slow
 def test_the_tree_is_that_of_a_replay() -> None:
     state, roots = opened(PROMPTS)
     state = constrain(state, roots, stacked(), INDEX)

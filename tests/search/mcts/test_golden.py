@@ -54,6 +54,7 @@ GOLDEN: list[tuple[Rule, list[tuple[list[int], str, float]]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "problems"), GOLDEN, ids=["puct", "uct", "gumbel"])
 def test_golden_tree(rule: Rule, problems: list[tuple[list[int], str, float]]) -> None:
     config = SimulationConfig(num_simulations=SIMULATIONS, num_children=3, rule=rule)

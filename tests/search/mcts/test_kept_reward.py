@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax import engine
 from dendrite_jax.engine import Sampling
 from dendrite_jax.search import (
     NO_NODE,
@@ -22,7 +20,7 @@ from dendrite_jax.search import (
 )
 from dendrite_jax.search.mcts import MctsLoop, most_visited, read, reroot, result, simulate
 from dendrite_jax.search.mcts import start as start_search
-from engine.programs import DECODER_TOLERANCE, LANES, start, tiny_decoder
+from engine.programs import DECODER_TOLERANCE, LANES, branch_tokens, free, start, tiny_decoder
 from engine.sampling_oracle import log_softmax
 from models.dense_decoder import dense_logits
 from search.programs import CACHE, assert_only_roots_held
@@ -46,28 +44,35 @@ def advance(loop: MctsLoop) -> MctsLoop:
     return jax.lax.while_loop(lambda loop: loop.unfinished, once, loop)
 
 
+begin = jax.jit(start_search, static_argnames=("config", "thought_tokens"))
+move_root = jax.jit(reroot, static_argnames="config")
+look = jax.jit(read, static_argnames="config")
+finish = jax.jit(result, static_argnames="config")
+
+
 def count_nodes(loop: MctsLoop) -> np.ndarray:
     return np.sum(np.asarray(loop.held.record.parent) != NO_NODE, axis=1)
 
 
 def assert_scored_once(loop: MctsLoop, nodes: np.ndarray) -> None:
-    totals = read(loop, CONFIG, SCORER).ledger.totals()
+    totals = look(loop, config=CONFIG, score=SCORER).ledger.totals()
     assert totals["scored"] == totals["generated"] == EXPAND.max_tokens * nodes.sum() > 0
 
 
 def test_after_a_move_values_are_those_of_the_whole_text() -> None:
     state, ids = start(POLICY, PROMPTS, config=CACHE)
-    roots, keys = jnp.asarray(ids), jax.random.split(jax.random.key(0), LANES)
-    loop = advance(start_search(state, roots, keys, CONFIG, EXPAND.max_tokens, SCORER))
+    keys = jax.random.split(jax.random.key(0), LANES)
+    size = EXPAND.max_tokens
+    loop = advance(begin(state, ids, keys, config=CONFIG, thought_tokens=size, score=SCORER))
     assert_scored_once(loop, count_nodes(loop))
-    moved = reroot(loop, most_visited(loop), jax.random.key(1), CONFIG, SCORER)
+    moved = move_root(loop, most_visited(loop), jax.random.key(1), config=CONFIG, score=SCORER)
     kept = count_nodes(moved)
     loop = advance(moved)
     assert_scored_once(loop, count_nodes(loop) - kept)  # of the second search alone
 
-    tree = jax.device_get(read(loop, CONFIG, SCORER).tree)
+    tree = jax.device_get(look(loop, config=CONFIG, score=SCORER).tree)
     roots = loop.held.branch[:, ROOT]
-    held, length = map(np.asarray, engine.branch_tokens(loop.held.state, roots))
+    held, length = map(np.asarray, branch_tokens(loop.held.state, roots))
     for problem in range(LANES):
         nodes = np.flatnonzero(tree.parent[problem] != NO_NODE)
         assert len(nodes) > kept[problem]
@@ -79,5 +84,5 @@ def test_after_a_move_values_are_those_of_the_whole_text() -> None:
             reward = np.log(np.exp(log_softmax(verdicts)) @ WEIGHTS)
             tolerance = 2 * DECODER_TOLERANCE * np.max(np.abs(verdicts))
             assert abs(tree.value[problem, node] - reward) < tolerance
-    state, _ = result(loop, CONFIG, SCORER)
-    assert_only_roots_held(engine.free(state, roots), ids)
+    state, _ = finish(loop, config=CONFIG, score=SCORER)
+    assert_only_roots_held(free(state, roots), ids)

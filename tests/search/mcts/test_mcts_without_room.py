@@ -30,6 +30,8 @@ from search.judge import Judge, verdict
 from search.mcts.programs import mcts, share
 from search.programs import CACHE, assert_unchanged, occupied
 
+pytestmark = pytest.mark.slow
+
 CONFIG = MctsConfig(
     num_simulations=16,
     num_children=4,

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dendrite_jax import engine
 from dendrite_jax.cache import debug
@@ -22,6 +23,8 @@ from search.judge import Judge
 from search.mcts.oracle import Search
 from search.mcts.programs import replay, share
 from search.programs import CACHE
+
+pytestmark = pytest.mark.slow
 
 CONFIG = MctsConfig(
     num_simulations=10,

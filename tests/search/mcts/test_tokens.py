@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -39,6 +40,7 @@ CACHE = CacheConfig(num_blocks=160, num_slots=100, max_context=16, block_size=4,
 PROMPTS = ["a", "{", "name", "12"]
 PATTERN = "(ab|abc)+"
 LOGPROBS = log_softmax(np.asarray(model().table))
+violations = jax.jit(debug.violations)
 
 
 def opened() -> tuple[State, np.ndarray]:
@@ -61,7 +63,7 @@ def run(state: State, ids: np.ndarray) -> tuple[State, SearchResult]:
     )
     state, found = search(state, jax.random.split(jax.random.key(0), LANES))
     assert set(np.flatnonzero(state.cache.alive)) == set(ids)
-    assert not any(vars(jax.device_get(debug.violations(state.cache))).values())
+    assert not any(vars(jax.device_get(violations(state.cache))).values())
     return state, jax.device_get(found)
 
 
@@ -105,6 +107,7 @@ def test_children_are_the_likeliest_tokens() -> None:
     assert not np.any(found.at_capacity)
 
 
+@pytest.mark.slow
 def test_a_grammar_leaves_only_its_own_tokens() -> None:
     state, ids = opened()
     state = constrain(state, ids[:3], regex(PATTERN))  # the last problem stays free
@@ -121,14 +124,15 @@ def test_a_grammar_leaves_only_its_own_tokens() -> None:
 def test_another_number_of_children_is_refused(fields: dict[str, Any]) -> None:
     state, ids = opened()
     config = MctsConfig(**fields)
+    run = jax.jit(partial(mcts, config=config, expand=TopTokens(3)))
     with pytest.raises(ValueError, match="count is 3; it must be num_children"):
-        mcts(model(), state, jnp.asarray(ids), jax.random.key(0), config, expand=TopTokens(3))
+        run(model(), state, ids, jax.random.key(0))
 
 
 def test_more_children_than_tokens_are_refused() -> None:
     state, ids = opened()
     expand = TopTokens(len(TOKENS) + 1)
     with pytest.raises(ValueError, match=f"count is {len(TOKENS) + 1}; it must be at most"):
-        expand(model(), state, jnp.asarray(ids), jnp.asarray(ids))
+        jax.jit(expand)(model(), state, ids, ids)
     with pytest.raises(ValueError, match="count is 0; it must be at least 1"):
         TopTokens(0)

@@ -54,6 +54,7 @@ def trained(wide: tuple[StateGraph, Split]) -> Trained:
     return state, metrics
 
 
+@pytest.mark.slow
 def test_loss_falls_from_that_of_a_guess(trained: Trained) -> None:
     state, (first, second) = trained
     assert int(state.step) == 6
