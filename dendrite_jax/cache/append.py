@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -28,6 +28,7 @@ class Appended(NamedTuple):
     length: Array  # i32[lanes], tokens held afterwards; 0 where not ok
     block: Array  # i32[lanes, tokens], physical block of each token; `num_blocks` = write nothing
     offset: Array  # i32[lanes, tokens], place within the block
+    plan: Any = None  # what the model has made of the tables, where a loop keeps that
 
 
 class _Need(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from dendrite_jax.engine.constraint import (
 )
 from dendrite_jax.engine.generated import GenerateConfig, Generated, Taken
 from dendrite_jax.engine.sampling import PLAIN, Sampling, sample, token_logprob
-from dendrite_jax.engine.state import Model, State, branch_tokens
+from dendrite_jax.engine.state import Model, Planner, State, branch_tokens
 from dendrite_jax.engine.step import append_tokens, next_logits
 from dendrite_jax.engine.stopping import (
     FAILED,
@@ -132,8 +132,18 @@ def generate(
     def goes_on(loop: _Loop) -> Array:
         return jnp.any(loop.out.finish == RUNNING)
 
-    end = jax.lax.while_loop(goes_on, body, _Loop(state, seen, out))
-    return end.state, end.out
+    planned = state.replace(plan=_first_plan(model, state, branch_ids))
+    end = jax.lax.while_loop(goes_on, body, _Loop(planned, seen, out))
+    return end.state.replace(plan=None), end.out
+
+
+def _first_plan(model: Model, state: State, branch_ids: Array) -> Any:
+    """The model's plan for the lanes as they are, or None; what a loop then keeps up to date."""
+    if not isinstance(model, Planner):
+        return None
+    slot = jnp.maximum(branch_ids, 0)
+    length = jnp.where(branch_ids < 0, 0, state.cache.length[slot])
+    return model.plan(state.cache.pool, state.cache.table[slot], length, None)
 
 
 class _Forced(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,13 @@ class Model(Protocol):
     def unembed(self, hidden: Array) -> Array: ...
 
 
+@runtime_checkable
+class Planner(Protocol):
+    """A model that plans how to read block tables; a loop hands it its last plan to go on with."""
+
+    def plan(self, pool: KVPool, table: Array, length: Array, previous: Any) -> Any: ...
+
+
 class State(struct.PyTreeNode):
     """Everything the engine knows, an immutable pytree; every function on it is pure.
 
@@ -46,6 +53,7 @@ class State(struct.PyTreeNode):
     key: Array  # u32[slots, 2], the branch's random key; a token draws from (key, its position)
     children: Array  # i32[slots], children that the branch has had, so that each gets its own key
     constraint: Constraint | None = None  # the branches' grammars; see `constrain`
+    plan: Any = None  # inside `generate`, what a `Planner` has made of its lanes' tables
 
 
 def init(model: Model, config: CacheConfig) -> State:

@@ -10,7 +10,7 @@ from jax import Array
 
 from dendrite_jax import cache as kv
 from dendrite_jax.engine.constraint import accept_tokens
-from dendrite_jax.engine.state import Model, State
+from dendrite_jax.engine.state import Model, Planner, State
 
 PREFILL_CHUNK = 512
 """Tokens a lane that prefill runs through the model at once; on a GPU more, if lanes are few."""
@@ -155,6 +155,10 @@ def append_tokens(
         constraint, grammar_state, missed = accept_tokens(constraint, branch_ids, tokens, count)
         branch_ids = jnp.where(missed, -1, branch_ids)
     cache, appended = kv.append(state.cache, branch_ids, tokens, count)
+    plan = state.plan
+    if isinstance(model, Planner) and plan is not None and tokens.shape[1] == 1:
+        plan = model.plan(cache.pool, appended.table, appended.length, plan)
+        appended = appended._replace(plan=plan)
     pool, hidden = model.forward(cache.pool, appended, tokens)
     last = jnp.maximum(count - 1, 0)
     last_hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
@@ -167,5 +171,6 @@ def append_tokens(
         cache=cache.replace(pool=pool, ledger=ledger),
         hidden=state.hidden.at[slot].set(last_hidden, mode="drop"),
         constraint=constraint,
+        plan=plan,
     )
     return state, hidden, appended.ok

@@ -14,7 +14,7 @@ from dendrite_jax.cache import Appended, KVPool
 from dendrite_jax.kernels.paged_prefill import paged_prefill
 from dendrite_jax.kernels.rope_append import rope_append
 from dendrite_jax.kernels.skinny_matmul import residual_matmul, rms_norm, skinny_matmul
-from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
+from dendrite_jax.kernels.tree_attention import Plan, make_plan, tree_attention
 from dendrite_jax.models.config import ModelConfig
 from dendrite_jax.models.rope import rope_tables
 
@@ -187,21 +187,47 @@ class Decoder(struct.PyTreeNode):
             **options,
         )
 
+    def plan(
+        self, pool: KVPool, table: Array, length: Array, previous: tuple[Plan, ...] | None = None
+    ) -> tuple[Plan, ...] | None:
+        """How a decode step reads the lanes' tables, one plan for all layers of a window.
+
+        Args:
+          pool: the block pool; only its shape and dtype count.
+          table: i32[lanes, max_blocks], the lanes' rows.
+          length: i32[lanes], tokens that each holds, the new one included; 0 for an idle lane.
+          previous: plans of as many lanes, which are kept where they still fit.
+
+        Returns:
+          The plans in the order of `_windows`; None for the XLA implementation, which needs none.
+        """
+        plans = []
+        for window, before in zip_longest(self._windows, previous or ()):
+            plan = make_plan(
+                table,
+                length,
+                pool.k,
+                self.config.num_heads,
+                window=window,
+                previous=before,
+                implementation=self.implementation,
+            )
+            if plan is None:
+                return None
+            plans.append(plan)
+        return tuple(plans)
+
+    @property
+    def _windows(self) -> tuple[int | None, ...]:
+        """The sliding windows that some layer has, None for a full layer's."""
+        return tuple(dict.fromkeys(self.config.windows or (None,)))
+
     def _decode_attention(self, pool: KVPool, appended: Appended) -> _Attention:
         """Attention of one new token a lane; layers of one window share a plan."""
         config = self.config
         windows = config.windows or (None,) * config.num_layers
-        plans = {
-            window: make_plan(
-                appended.table,
-                appended.length,
-                pool.k,
-                config.num_heads,
-                window=window,
-                implementation=self.implementation,
-            )
-            for window in set(windows)
-        }
+        made = appended.plan or self.plan(pool, appended.table, appended.length)
+        plans = dict(zip_longest(self._windows, made or ()))
 
         def attention(index: int, q: Array, k_pool: Array, v_pool: Array) -> Array:
             out, _ = tree_attention(

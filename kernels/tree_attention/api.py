@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.tree_attention import reference
-from dendrite_jax.kernels.tree_attention.plan import Plan
+from dendrite_jax.kernels.tree_attention.plan import Plan, held_blocks
 
 
 def make_plan(
@@ -17,6 +19,7 @@ def make_plan(
     num_heads: int,
     *,
     window: int | None = None,
+    previous: Plan | None = None,
     implementation: str | None = None,
 ) -> Plan | None:
     """Plans which program reads which block, once for all layers of a decode step, inside jit.
@@ -30,19 +33,32 @@ def make_plan(
       k_pool: [layers, blocks, kv_heads, block_size, head_dim]; only its shape and dtype count.
       num_heads: query heads.
       window: sliding window of the layers that will use the plan, None for full attention.
+      previous: an earlier plan for tables of this shape, returned where it still fits; with a
+        window every step has its own.
       implementation: as in `tree_attention`.
 
     Returns:
       The plan, or None for the XLA implementation, which needs none.
 
     Raises:
+      ValueError: the previous plan is for tables of another shape.
       UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
     """
     if choose_implementation(implementation) == "xla":
         return None
     from dendrite_jax.kernels.tree_attention import gpu
 
-    return gpu.make_plan(table, length, k_pool, num_heads, window)
+    def build() -> Plan:
+        return gpu.make_plan(table, length, k_pool, num_heads, window)
+
+    if previous is None or window is not None:
+        return build()
+    if previous.table.shape != table.shape:
+        raise ValueError(
+            f"the previous plan is for tables {previous.table.shape}, not {table.shape}"
+        )
+    fits = jnp.array_equal(previous.table, held_blocks(table, length))
+    return jax.lax.cond(fits, lambda: previous, build)
 
 
 def tree_attention(

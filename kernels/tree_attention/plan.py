@@ -26,6 +26,7 @@ from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=[
+        "table",
         "order",
         "entry_block",
         "entry_info",
@@ -44,6 +45,7 @@ from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 class Plan:
     """Which program reads which block for which lanes; one serves all layers of a step."""
 
+    table: Array  # i32[lanes, max_blocks], what it was made for, −1 past a lane's last block
     order: Array  # i32[lanes], the lane at each place of the depth-first order
     entry_block: Array  # i32[entries], physical block
     entry_info: Array  # i32[entries], column << 16 | first lane of the tile << 8 | end lane
@@ -91,9 +93,9 @@ def build_plan(
     """
     lanes, max_blocks = table.shape
     held = -(-length // BLOCK_SIZE)
-    table = jnp.where(jnp.arange(max_blocks) < held[:, None], table, -1)
-    order, shared = _depth_first(table, held)
-    table, held, length = table[order], held[order], length[order]
+    made_for = held_blocks(table, length)
+    order, shared = _depth_first(made_for, held)
+    table, held, length = made_for[order], held[order], length[order]
     begin, count = _owned_columns(shared, held, length, group, window, tiles)
 
     last = jnp.cumsum(count)  # [2 * lanes], wide columns of all lanes before narrow ones
@@ -116,6 +118,7 @@ def build_plan(
         full = _full_columns(shared, held, wide_tiles, wide_lanes)
     begins = tile_lane[:wide_tiles]
     return Plan(
+        table=made_for,
         order=order,
         entry_block=block,
         entry_info=info,
@@ -125,6 +128,12 @@ def build_plan(
         window=window,
         tiles=tiles,
     )
+
+
+def held_blocks(table: Array, length: Array) -> Array:
+    """The table [lanes, max_blocks] with −1 past the last block that a lane holds."""
+    column = jnp.arange(table.shape[1])
+    return jnp.where(column < -(-length[:, None] // BLOCK_SIZE), table, -1)
 
 
 def _list_entries(

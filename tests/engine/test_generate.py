@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from jax.typing import ArrayLike
 
 from dendrite_jax import engine
-from dendrite_jax.cache import CapacityError, debug, raise_errors
+from dendrite_jax.cache import Appended, CapacityError, KVPool, debug, raise_errors
 from dendrite_jax.engine import (
     FINISH_NAMES,
     NO_TOKEN,
@@ -23,6 +24,7 @@ from dendrite_jax.engine import (
     StopRules,
     compile_stop_strings,
 )
+from dendrite_jax.testing import BigramModel
 from engine.generation_oracle import TABLE, TOKEN_BYTES, Stops, grow
 from engine.programs import (
     CACHE,
@@ -301,3 +303,24 @@ def test_new_values_of_the_knobs_are_no_new_trace_and_nothing_visits_the_host() 
 def test_a_bad_config_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GenerateConfig(**fields)
+
+
+class PlanningModel(BigramModel):
+    """Its plan counts how often it was asked for; the next token is that number."""
+
+    def plan(self, pool: KVPool, table: jax.Array, length: jax.Array, previous: Any) -> jax.Array:
+        return jnp.zeros((), int) if previous is None else previous + 1
+
+    def forward(
+        self, pool: KVPool, appended: Appended, tokens: jax.Array
+    ) -> tuple[KVPool, jax.Array]:
+        asked = 0 if appended.plan is None else appended.plan
+        return pool, jnp.broadcast_to(jax.nn.one_hot(asked, VOCAB), (*tokens.shape, VOCAB))
+
+
+def test_a_loop_keeps_the_plan_of_a_model_that_makes_one() -> None:
+    model = PlanningModel(MODEL.table)
+    state, ids = start(model, [[1, 2, 3]])
+    state, out = generate(model, state, ids, GenerateConfig(5), engine.GREEDY)
+    assert out.tokens[0].tolist() == [0, 1, 2, 3, 4]
+    assert state.plan is None

@@ -19,7 +19,9 @@ from kernels.dense import assert_close, paged_oracle
 from kernels.interpreter import interpreted, recorded_loads  # noqa: F401
 from kernels.tree_suite import (
     CASES,
+    LANES,
     LAYER,
+    MAX_BLOCKS,
     SHARED,
     Case,
     TreeAttentionSuite,
@@ -112,3 +114,49 @@ def test_refuses_a_plan_of_another_window() -> None:
 
     with pytest.raises(ValueError, match="the plan is for window 8 and 4 query heads a kv head"):
         jax.eval_shape(mismatched, *arrays)
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({}, True),
+        ({"length": 47}, True),
+        ({"length": 49}, False),
+        ({"length": 0}, False),
+        ({"block": 50}, False),
+        ({"beyond": 50}, True),
+    ],
+    ids=str,
+)
+def test_a_plan_is_kept_while_the_held_blocks_stay_the_same(
+    change: dict[str, int], kept: bool
+) -> None:
+    """Told from a mark in a field that no kernel would change."""
+    tree = padded(SHARED)
+    table, length = jnp.asarray(tree.table), jnp.full(LANES, 45)
+    _, pool, _ = operands(Case(SHARED))
+    changed_table = table.at[3, 1].set(change.get("block", table[3, 1]))
+    changed_table = changed_table.at[3, 5].set(change.get("beyond", -1))
+    changed_length = length.at[3].set(change.get("length", 45))
+
+    @jax.jit
+    def plan_twice(table: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+        plan = partial(make_plan, k_pool=pool, num_heads=4, implementation="triton")
+        first = plan(jnp.asarray(tree.table), jnp.full(LANES, 45))
+        assert first is not None
+        marked = dataclasses.replace(first, period=jnp.full(1, -7))
+        going_on, fresh = plan(table, length, previous=marked), plan(table, length)
+        assert going_on is not None
+        same = jax.tree.map(jnp.array_equal, going_on, fresh)
+        return going_on.period[0] == -7, jnp.stack(jax.tree.leaves(same)).all()
+
+    was_kept, is_fresh = plan_twice(changed_table, changed_length)
+    assert (bool(was_kept), bool(is_fresh)) == (kept, not kept)
+
+
+def test_a_plan_of_another_shape_can_not_go_on() -> None:
+    table, length = jnp.full((LANES, MAX_BLOCKS), -1), jnp.zeros(LANES, int)
+    _, pool, _ = operands(Case(SHARED))
+    plan = make_plan(table, length, pool, 4, implementation="triton")
+    with pytest.raises(ValueError, match=r"for tables \(12, 8\), not \(11, 8\)"):
+        make_plan(table[1:], length[1:], pool, 4, previous=plan, implementation="triton")
