@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from cache.harness import LANES, SMALL, TOKENS, Harness
+
+pytestmark = pytest.mark.slow
 
 ANY_ID = st.integers(-1, SMALL.num_slots)
 

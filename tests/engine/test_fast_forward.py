@@ -33,6 +33,8 @@ from engine.constraint_programs import (
 )
 from engine.programs import PROMPT, branch_tokens, pad, run_prefill
 
+pytestmark = pytest.mark.slow
+
 # Bytes that occur in no longer token, so that the text around the choices is forced.
 PATTERNS = ["(k|j)q#q#q#w(k|j)#q#", "q#[kj]{2}#q#q#q#q#q#q#q#"]
 LIMIT = 20

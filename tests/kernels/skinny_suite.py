@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -16,6 +17,16 @@ EPS = 1e-3
 DEPTH = 96
 
 
+def drawer(seed: int, dtype: str) -> Callable[..., jax.Array]:
+    """A function of a shape that gives normal numbers, times `scale`."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int, scale: float = 1.0) -> jax.Array:
+        return jnp.asarray(scale * rng.normal(size=shape), dtype)
+
+    return draw
+
+
 def operands(
     rows: int,
     outputs: int,
@@ -26,11 +37,7 @@ def operands(
     depth: int = DEPTH,
 ) -> dict[str, Any]:
     """Random arguments; `fused` adds norm and bias."""
-    rng = np.random.default_rng(rows * 1000 + outputs)
-
-    def draw(*shape: int, scale: float = 1.0) -> jax.Array:
-        return jnp.asarray(scale * rng.normal(size=shape), dtype)
-
+    draw = drawer(rows * 1000 + outputs, dtype)
     height = outputs * (2 if swiglu else 1)
     arguments: dict[str, Any] = {
         "x": draw(rows, depth),
@@ -47,11 +54,7 @@ def residual_operands(
     rows: int, outputs: int, *, bias: bool = True, dtype: str = "float32", depth: int = DEPTH
 ) -> dict[str, Any]:
     """Random arguments of the product that is added to a residual."""
-    rng = np.random.default_rng(rows * 1000 + outputs)
-
-    def draw(*shape: int, scale: float = 1.0) -> jax.Array:
-        return jnp.asarray(scale * rng.normal(size=shape), dtype)
-
+    draw = drawer(rows * 1000 + outputs, dtype)
     return {
         "x": draw(rows, depth),
         "residual": draw(rows, outputs),

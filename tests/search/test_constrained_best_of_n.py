@@ -29,6 +29,8 @@ from engine.constraint_programs import (
 )
 from engine.programs import LANES, fork, pad, set_keys
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["a", "{", "name", "12"]
 CONFIG = BestOfNConfig(n=3, depth=2)
 EXPAND = SampleThoughts(5, sampling=SAMPLING, any_end=True)
@@ -90,7 +92,6 @@ def test_every_node_is_a_replay_of_llguidance() -> None:
     assert_nodes(found, 3, None)
 
 
-@pytest.mark.slow
 def test_a_grammar_without_a_table_gives_the_replay_too() -> None:
     lazy = gr.LazyGrammar(
         compiler(), [gr.Grammar.from_lark(ARITHMETIC)], max_nodes=512, max_masks=64

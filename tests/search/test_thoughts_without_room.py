@@ -28,6 +28,8 @@ from search.judge import Judge, verdict
 from search.programs import CACHE, assert_unchanged, occupied, tree_of_thoughts
 from search.thought_oracle import Node, best, select
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TreeOfThoughtsConfig(breadth=2, proposals=6, depth=3)
 MODEL = bigram()
 PROMPTS = [[1], [2, 3], [4, 5, 6], [7]]

@@ -9,8 +9,8 @@ from search.tree_cases import load_golden, trees_of
 
 TOLERANCE = 1e-4
 """Of sums of a few log-probabilities of size 10 at most, in float32."""
-ALIKE = {"best_of_n", "step_beam", "rebase"}
-"""What `sample` and `dvts`, among the quick tests, run too."""
+ALIKE = {"best_of_n", "step_beam", "rebase", "depth_first"}
+"""What `sample`, `dvts` and `tree_of_thoughts`, among the quick tests, run too."""
 
 
 @pytest.mark.parametrize(

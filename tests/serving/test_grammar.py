@@ -82,6 +82,7 @@ def test_branches_with_other_grammars_and_without_share_a_batch(
     assert completions[2].tokens == alone.tokens
 
 
+@pytest.mark.slow
 def test_a_stream_is_one_call_in_pieces(engine: Engine, date: CompiledGrammar) -> None:
     branch = engine.prompt(PROMPT, seed=5)
     (whole,) = engine.generate(engine.fork(branch), NEW, HOT, grammar=date)
@@ -135,6 +136,7 @@ def test_the_path_follows_from_the_grammar(engine: Engine) -> None:
     assert isinstance(engine.compile(Grammar.from_lark(LIST)), LazyGrammar)
 
 
+@pytest.mark.slow
 def test_grammars_that_cannot_share_a_state_are_refused(
     engine: Engine, date: CompiledGrammar, lists: LazyGrammar
 ) -> None:

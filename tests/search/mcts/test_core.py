@@ -25,6 +25,8 @@ from dendrite_jax.search.mcts.reroot import reroot
 from dendrite_jax.search.mcts.statistics import Statistics
 from search.mcts.oracle import Child, Doubt, Node, Search
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS, STATES, TOLERANCE = 4, 61, 1e-5
 CONFIGS = [
     SimulationConfig(num_simulations=40, num_children=3, rule=Uct(0.7)),
@@ -192,7 +194,6 @@ def test_a_kept_tree_is_searched_on_as_plain_python_does(
         assert_search(after[1], problem, expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS[:2])
 def test_alone_or_under_vmap_a_problem_is_searched_as_in_a_batch(config: SimulationConfig) -> None:
     world = World.random(5, config.num_children, missing=0.2, short=0.0)

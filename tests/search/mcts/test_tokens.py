@@ -28,6 +28,8 @@ from engine.programs import LANES, start
 from engine.sampling_oracle import log_softmax
 from grammar.oracle import mask_of
 
+pytestmark = pytest.mark.slow
+
 CHILDREN = 3
 CONFIG = MctsConfig(
     num_simulations=24,
@@ -107,7 +109,6 @@ def test_children_are_the_likeliest_tokens() -> None:
     assert not np.any(found.at_capacity)
 
 
-@pytest.mark.slow
 def test_a_grammar_leaves_only_its_own_tokens() -> None:
     state, ids = opened()
     state = constrain(state, ids[:3], regex(PATTERN))  # the last problem stays free

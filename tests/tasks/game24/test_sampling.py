@@ -34,6 +34,8 @@ from dendrite_jax.tasks.game24.sampling import (
 )
 from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
 
+pytestmark = pytest.mark.slow
+
 MIX = Mix(text_target_24=0.5, value_target_24=0.5)
 TEXT_ROWS, JSON_ROWS = 1500, 300
 PROMPT = re.compile(r"(Make|JSON) (\d+) from ([\d/ ]+)")

@@ -29,6 +29,8 @@ from dendrite_jax.tasks.game24.training import (
     make_train_call,
 )
 
+pytestmark = pytest.mark.slow
+
 CONFIG = llama_config(hidden=32, layers=2, heads=2, kv_heads=1, intermediate=64)
 OPTIONS = TrainOptions(
     rows=16,
@@ -54,7 +56,6 @@ def trained(wide: tuple[StateGraph, Split]) -> Trained:
     return state, metrics
 
 
-@pytest.mark.slow
 def test_loss_falls_from_that_of_a_guess(trained: Trained) -> None:
     state, (first, second) = trained
     assert int(state.step) == 6
