@@ -12,7 +12,9 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 LOWEST = tl.constexpr(-1.0e30)
-"""Stands for minus infinity, but differences of it are not NaN."""
+"""Where a peak starts: stands for minus infinity, but differences of it are not NaN."""
+UNSEEN = tl.constexpr(float("-inf"))
+"""Score of a key that a row does not see: nothing even beside the lowest peak."""
 
 
 @triton.jit
@@ -27,30 +29,14 @@ def scaled(scores, scale: tl.constexpr, softcap: tl.constexpr):
 
 
 @triton.jit
-def add_keys(
-    scores,
-    seen,
-    v,
-    peak,
-    total,
-    acc,
-    scale: tl.constexpr,
-    softcap: tl.constexpr,
-    PRECISION: tl.constexpr,
-    MASKED: tl.constexpr,
-):
-    """Adds some keys to the running softmax of [rows]: raw scores [rows, keys], v [keys, D].
+def add_keys(scores, v, peak, total, acc, PRECISION: tl.constexpr):
+    """Adds some keys to the running softmax of [rows]: scores [rows, keys], v [keys, D].
 
-    With MASKED a row ignores the keys that it has not `seen` [rows, keys].
+    Scores are `scaled`, and UNSEEN where a row does not see a key.
     """
-    scores = scaled(scores, scale, softcap)
-    if MASKED:
-        scores = tl.where(seen, scores, LOWEST)
     higher = tl.maximum(peak, tl.max(scores, 1))
     shrink = tl.exp2(peak - higher)
     weights = tl.exp2(scores - higher[:, None])
-    if MASKED:
-        weights = tl.where(seen, weights, 0.0)
     total = total * shrink + tl.sum(weights, 1)
     acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
     return higher, total, acc

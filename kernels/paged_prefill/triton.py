@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dendrite_jax.kernels.flash import LN2, LOWEST, add_keys
+from dendrite_jax.kernels.flash import LN2, LOWEST, UNSEEN, add_keys, scaled
 
 
 @triton.jit
@@ -18,53 +18,6 @@ def _blocks(table, at, end, KEYS: tl.constexpr):
     """Blocks of the KEYS keys from position `at`, one value a key; 0 from position `end` on."""
     position = at + tl.arange(0, KEYS)
     return tl.load(table + position // 16, mask=position < end, other=0)
-
-
-@triton.jit
-def _attend(
-    queries,
-    position,
-    peak,
-    total,
-    acc,
-    k_pool,
-    v_pool,
-    table,
-    begin,
-    end,
-    head,
-    layer_block,
-    scale: tl.constexpr,
-    softcap: tl.constexpr,
-    window: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-    D: tl.constexpr,
-    DIM: tl.constexpr,
-    PRECISION: tl.constexpr,
-    KEYS: tl.constexpr,
-    MASKED: tl.constexpr,
-):
-    """Adds the keys at positions [begin, end) to the running softmax of the rows."""
-    d = tl.arange(0, DIM)
-    keys = tl.arange(0, KEYS)
-    block = _blocks(table, begin, end, KEYS)
-    for at in range(begin, end, KEYS):
-        here = at + keys
-        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + keys % 16
-        kv_at = key_row[:, None] * D + d[None, :]
-        inside = (here < end)[:, None] & (d < D)[None, :]
-        next_block = _blocks(table, at + KEYS, end, KEYS)
-        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
-        scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
-        seen = (here[None, :] <= position[:, None]) & (here < end)[None, :]
-        if window > 0:
-            seen = seen & (here[None, :] > position[:, None] - window)
-        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
-        peak, total, acc = add_keys(
-            scores, seen, v, peak, total, acc, scale, softcap, PRECISION, MASKED
-        )
-        block = next_block
-    return peak, total, acc
 
 
 @triton.jit
@@ -114,56 +67,29 @@ def prefill_kernel(
     lowest = first + tile * ROWS // G
     highest = first + tl.minimum((tile * ROWS + ROWS - 1) // G, num_queries - 1)
     end = tl.minimum(highest + 1, tokens)
+    begin = 0
+    whole = tl.minimum(lowest + 1, end) // KEYS * KEYS
     if window > 0:
-        middle = tl.maximum(lowest - window + 1, 0) // KEYS * KEYS
-    else:
-        middle = tl.minimum(lowest + 1, end) // KEYS * KEYS
-        peak, total, acc = _attend(
-            queries,
-            position,
-            peak,
-            total,
-            acc,
-            k_pool,
-            v_pool,
-            table,
-            0,
-            middle,
-            head,
-            layer_block,
-            scale,
-            softcap,
-            window,
-            KV_HEADS,
-            D,
-            DIM,
-            PRECISION,
-            KEYS,
-            False,
-        )
-    peak, total, acc = _attend(
-        queries,
-        position,
-        peak,
-        total,
-        acc,
-        k_pool,
-        v_pool,
-        table,
-        middle,
-        end,
-        head,
-        layer_block,
-        scale,
-        softcap,
-        window,
-        KV_HEADS,
-        D,
-        DIM,
-        PRECISION,
-        KEYS,
-        True,
-    )
+        begin = tl.maximum(lowest - window + 1, 0) // KEYS * KEYS
+        whole = begin
+    keys = tl.arange(0, KEYS)
+    block = _blocks(table, begin, end, KEYS)
+    for at in range(begin, end, KEYS):
+        here = at + keys
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + keys % 16
+        kv_at = key_row[:, None] * D + d[None, :]
+        inside = (here < end)[:, None] & (d < D)[None, :]
+        next_block = _blocks(table, at + KEYS, end, KEYS)
+        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
+        scores = scaled(tl.dot(queries, tl.trans(k), input_precision=PRECISION), scale, softcap)
+        if at >= whole:
+            seen = (here[None, :] <= position[:, None]) & (here < end)[None, :]
+            if window > 0:
+                seen = seen & (here[None, :] > position[:, None] - window)
+            scores = tl.where(seen, scores, UNSEEN)
+        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
+        peak, total, acc = add_keys(scores, v, peak, total, acc, PRECISION)
+        block = next_block
     filled = tl.where(total > 0, total, 1.0)
     result = (acc / filled[:, None]).to(out.dtype.element_ty)
     tl.store(out + target[:, None] * D + d[None, :], result, mask=row_mask)

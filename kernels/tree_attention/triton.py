@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dendrite_jax.kernels.flash import LOWEST, add_keys, scaled
+from dendrite_jax.kernels.flash import LOWEST, UNSEEN, add_keys, scaled
 
 
 @triton.jit
@@ -53,61 +53,6 @@ def _listed(entry_block, entry_info, entry, stop, KEYS: tl.constexpr):
     block = tl.load(entry_block + item, mask=listed, other=0)
     info = tl.load(entry_info + item, mask=listed, other=0)
     return block, info
-
-
-@triton.jit
-def _wide_keys(
-    queries,
-    inner,
-    length,
-    peak,
-    total,
-    acc,
-    k_pool,
-    v_pool,
-    entry_block,
-    entry_info,
-    entry,
-    stop,
-    turn,
-    head,
-    layer_block,
-    scale: tl.constexpr,
-    softcap: tl.constexpr,
-    window: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-    D: tl.constexpr,
-    DIM: tl.constexpr,
-    PRECISION: tl.constexpr,
-    KEYS: tl.constexpr,
-    MASKED: tl.constexpr,
-):
-    """Adds the entries [entry, stop) to a wide tile's running softmax.
-
-    Without MASKED every row sees every key, [entry, stop) is a multiple of KEYS keys, and the
-    entries are taken in turn from `entry + turn` on, those before it last.
-    """
-    d = tl.arange(0, DIM)
-    keys = tl.arange(0, KEYS)
-    offset = keys % 16
-    block, info = _listed(entry_block, entry_info, entry + turn, stop, KEYS)
-    for at in range(entry, stop, KEYS // 16):
-        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
-        kv_at = key_row[:, None] * D + d[None, :]
-        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
-        following = at + KEYS // 16 + turn
-        following = tl.where(following < stop, following, following - (stop - entry))
-        next_block, next_info = _listed(entry_block, entry_info, following, stop, KEYS)
-        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
-        scores = tl.dot(queries, tl.trans(k), input_precision=PRECISION)
-        seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
-        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
-        peak, total, acc = add_keys(
-            scores, seen, v, peak, total, acc, scale, softcap, PRECISION, MASKED
-        )
-        block = next_block
-        info = next_info
-    return peak, total, acc
 
 
 @triton.jit
@@ -150,6 +95,15 @@ def _wide_tile(
     cache: of the blocks that every lane sees, the first is one whose column leaves the same rest by
     `period` as `elapsed` does, the blocks that the program has been through before.
     """
+    keys = tl.arange(0, KEYS)
+    offset = keys % 16
+    full = tl.minimum(tl.load(tile_full + tile), stop) - entry
+    middle = entry + tl.maximum(full, 0) // (KEYS // 16) * (KEYS // 16)
+    every = tl.load(period)
+    column = entry - tl.load(tile_start + tile)
+    turn = (elapsed // (KEYS // 16) * (KEYS // 16) + every - column % every) % every
+    turn = tl.where(turn < middle - entry, turn, 0)
+    block, info = _listed(entry_block, entry_info, entry + turn, stop, KEYS)
     rows = tl.arange(0, ROWS)
     d = tl.arange(0, DIM)
     inner, real, source, length = _row_tile(
@@ -161,64 +115,24 @@ def _wide_tile(
     peak = tl.full([ROWS], LOWEST, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, DIM], tl.float32)
-    full = tl.minimum(tl.load(tile_full + tile), stop) - entry
-    middle = entry + tl.maximum(full, 0) // (KEYS // 16) * (KEYS // 16)
-    every = tl.load(period)
-    column = entry - tl.load(tile_start + tile)
-    turn = (elapsed // (KEYS // 16) * (KEYS // 16) + every - column % every) % every
-    turn = tl.where(turn < middle - entry, turn, 0)
-    peak, total, acc = _wide_keys(
-        queries,
-        inner,
-        length,
-        peak,
-        total,
-        acc,
-        k_pool,
-        v_pool,
-        entry_block,
-        entry_info,
-        entry,
-        middle,
-        turn,
-        head,
-        layer_block,
-        scale,
-        softcap,
-        window,
-        KV_HEADS,
-        D,
-        DIM,
-        PRECISION,
-        KEYS,
-        False,
-    )
-    peak, total, acc = _wide_keys(
-        queries,
-        inner,
-        length,
-        peak,
-        total,
-        acc,
-        k_pool,
-        v_pool,
-        entry_block,
-        entry_info,
-        middle,
-        stop,
-        0,
-        head,
-        layer_block,
-        scale,
-        softcap,
-        window,
-        KV_HEADS,
-        D,
-        DIM,
-        PRECISION,
-        KEYS,
-        True,
-    )
+    for at in range(entry, stop, KEYS // 16):
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
+        kv_at = key_row[:, None] * D + d[None, :]
+        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
+        following = at + KEYS // 16
+        turned = following + turn
+        turned = tl.where(turned < middle, turned, turned - (middle - entry))
+        following = tl.where(following < middle, turned, following)
+        next_block, next_info = _listed(entry_block, entry_info, following, stop, KEYS)
+        k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
+        scores = scaled(tl.dot(queries, tl.trans(k), input_precision=PRECISION), scale, softcap)
+        if at >= middle:
+            seen = _visible(info[None, :], offset[None, :], inner[:, None], length[:, None], window)
+            scores = tl.where(seen, scores, UNSEEN)
+        v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
+        peak, total, acc = add_keys(scores, v, peak, total, acc, PRECISION)
+        block = next_block
+        info = next_info
     filled = tl.where(total > 0, total, 1.0)
     out_at = (slot + rows)[:, None] * D + d[None, :]
     tl.store(partial_out + out_at, acc / filled[:, None], mask=row_mask)
@@ -279,10 +193,10 @@ def _narrow_tile(
         k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
         scores = tl.dot(k, queries, input_precision=PRECISION)
         seen = _visible(info[:, None], offset[:, None], inner[None, :], length[None, :], window)
-        scores = tl.where(seen, scaled(scores, scale, softcap), LOWEST)
+        scores = tl.where(seen, scaled(scores, scale, softcap), UNSEEN)
         higher = tl.maximum(peak, tl.max(scores, 0))
         shrink = tl.exp2(peak - higher)
-        weights = tl.where(seen, tl.exp2(scores - higher[None, :]), 0.0)
+        weights = tl.exp2(scores - higher[None, :])
         total = total * shrink + tl.sum(weights, 0)
         v = tl.load(v_pool + kv_at, mask=inside, other=0.0)
         acc = tl.dot(
