@@ -27,6 +27,7 @@ from dendrite_jax.kernels.skinny_matmul.shapes import (
     PREFETCH_BYTES,
     RowBlocks,
     TileBlocks,
+    depth_shares,
     row_blocks,
     tile_blocks,
 )
@@ -100,8 +101,7 @@ def residual_matmul(
             )
             return y, None
         if x.shape[0] > MAX_ROWS:
-            product = jnp.einsum("mk,nk->mn", x, weight, preferred_element_type=residual.dtype)
-            parts = product[None]
+            parts = _many_rows(x, weight, residual.dtype)
         else:
             parts = _tiled(x, weight, None, False, jnp.dtype("float32"), blocks)
         y, normed = _add_norm(parts, bias, residual, next_norm, eps)
@@ -200,6 +200,19 @@ def _several_rows(
     if bias is not None:
         y += bias.astype(jnp.float32)
     return y.astype(out_dtype)
+
+
+def _many_rows(x: Array, weight: Array, out_dtype: jnp.dtype) -> Array:
+    """XLA's product [shares, rows, outputs]; the sum is over shares of the depth, float32 if any.
+
+    XLA itself would split the depth likewise, and add the shares up in a kernel of its own.
+    """
+    (rows, depth), outputs = x.shape, weight.shape[0]
+    shares = depth_shares(rows, outputs, depth)
+    if shares == 1:
+        return jnp.einsum("mk,nk->mn", x, weight, preferred_element_type=out_dtype)[None]
+    x, weight = (part.reshape(-1, shares, depth // shares) for part in (x, weight))
+    return jnp.einsum("msk,nsk->smn", x, weight, preferred_element_type=jnp.float32)
 
 
 def _tiled(

@@ -66,3 +66,12 @@ def tile_blocks(rows: int, outputs: int, depth: int, swiglu: bool, itemsize: int
     if itemsize <= 2 and not swiglu and tiles * splits <= MULTIPROCESSORS:
         stages = 6  # a program has its multiprocessor to itself, and all of the shared memory
     return TileBlocks(columns=columns, splits=splits, stages=stages)
+
+
+def depth_shares(rows: int, outputs: int, depth: int) -> int:
+    """Shares of the depth in XLA's products of many rows, to give every multiprocessor a tile."""
+    tiles = -(-rows // 128) * -(-outputs // 128)
+    shares = 1
+    while tiles * shares * 2 <= MULTIPROCESSORS and depth % (shares * 2048) == 0 and shares < 4:
+        shares *= 2
+    return shares
