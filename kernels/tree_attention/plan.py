@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,11 @@ from jax import Array
 
 from dendrite_jax.kernels.launch import BLOCK_SIZE
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
+
+LIMITS = 64
+"""Limits of a share's cost that are tried."""
+TILES_UNROLLED = 8
+"""Tiles that are handed out in one iteration of a loop."""
 
 
 @partial(
@@ -261,50 +267,83 @@ def _first_lane_beyond(shared: Array, lane: Array, column: Array) -> Array:
 def _share_work(
     tile_start: Array, wide_tiles: int, num_kv_heads: int, tiles: TreeTiles
 ) -> dict[str, Array]:
-    """Cuts the entries into workers' shares of nearly equal cost.
+    """Cuts the entries into shares, one a worker, whose highest cost is as low as it can be.
 
-    A tile costs something of its own, less where shares are small, and something for each of its
-    entries; an empty one costs nothing. A tile is cut between iterations of its loop, since
-    one that is partly filled takes as long as a full one. A share is worth at least a tile's own
-    cost and one iteration, so that no two shares start at the same entry of a tile's inside: all
-    workers from a tile's first to its last have a part of it, and partials are numbered by worker
-    and tile.
+    A share costs what starting on each of its tiles takes, whoever has the rest of them, and its
+    iterations. Tiles are cut between iterations, since one that is partly filled takes as long as
+    a full one.
     """
     workers = max(1, tiles.programs // num_kv_heads)
     begin, end = tile_start[:-1], tile_start[1:]
     wide = jnp.arange(begin.shape[0]) < wide_tiles
-    unit = jnp.where(wide, tiles.wide_cost, tiles.narrow_cost)
     step = jnp.where(wide, tiles.wide_keys, tiles.narrow_keys) // BLOCK_SIZE
-    cost = (end - begin) * unit
-    most = -(-jnp.sum(cost) // workers) // 2
-    tile_cost = jnp.where(wide, tiles.wide_tile_cost, tiles.narrow_tile_cost)
-    tile_cost = jnp.minimum(tile_cost, most)
-    cost += jnp.where(end > begin, tile_cost, 0)
-    total = jnp.cumsum(cost)
-    least = jnp.maximum(tiles.least_work * tiles.narrow_cost, jnp.max(tile_cost + unit * step))
-    share = jnp.maximum(-(-total[-1] // workers), least)
-    at = jnp.arange(workers + 1) * share
-    inside = jnp.sum(total <= at[:, None], axis=1)  # the tile that each share starts in
-    tile = jnp.minimum(inside, begin.shape[0] - 1)
-    spent = at - (total - cost + tile_cost)[tile]
-    skipped = -(-spent // (unit * step)[tile]) * step[tile]
-    skipped = jnp.clip(skipped, 0, (end - begin)[tile])
-    work_start = jnp.where(inside > tile, tile_start[-1], begin[tile] + skipped)
+    each = _Tiles(
+        iterations=-(-(end - begin) // step),
+        start=jnp.where(wide, tiles.wide_tile_cost, tiles.narrow_tile_cost),
+        iteration=jnp.where(wide, tiles.wide_cost, tiles.narrow_cost) * step,
+    )
+    before, first, more, full = _hand_out(each, workers)
+
+    worker = jnp.arange(1, workers + 1)[:, None]
+    tile = jnp.sum(before + more <= worker, axis=1)  # in which the worker starts
+    inside = jnp.minimum(tile, begin.shape[0] - 1)
+    cut = begin + (first + (worker - before) * full) * step  # [workers, tiles]
+    cut = jnp.take_along_axis(cut, inside[:, None], axis=1)[:, 0]
+    work_start = jnp.where(tile > inside, tile_start[-1], cut)
+    work_start = jnp.concatenate([tile_start[:1], work_start])
     work_tile = jnp.sum(end <= work_start[:-1, None], axis=1)
-
-    def worker_of(entry: Array) -> Array:
-        return jnp.sum(work_start[1:-1] <= entry[:, None], axis=1)
-
-    first = worker_of(begin)
-    pieces = jnp.where(end > begin, worker_of(end - 1) - first + 1, 0)
-    iteration = tiles.wide_keys // BLOCK_SIZE
     arrays = {
-        "period": jnp.maximum(share // (tiles.wide_cost * iteration), 1)[None] * iteration,
         "work_start": work_start,
         "work_tile": work_tile,
         "work_stop": jnp.minimum(tile_start[work_tile + 1], work_start[1:]),
         "tile_start": tile_start,
-        "tile_worker": first,
-        "tile_pieces": pieces,
+        "tile_worker": before - (first > 0),
+        "tile_pieces": more + (first > 0),
+        "period": (full * step)[:1],
     }
     return {name: array.astype(jnp.int32) for name, array in arrays.items()}
+
+
+class _Tiles(NamedTuple):
+    """Of each tile, i32[tiles]: its iterations, and the costs of starting and of an iteration."""
+
+    iterations: Array
+    start: Array
+    iteration: Array
+
+
+def _hand_out(tiles: _Tiles, workers: int) -> tuple[Array, Array, Array, Array]:
+    """Hands out all iterations, in order, by the lowest limit on a worker's cost that suffices.
+
+    Under a limit workers take all that they may, one after the other. LIMITS of them are tried side
+    by side. The lowest is an equal part of the cost. The highest always suffices: what a cut costs
+    a worker is less than starting on a tile and an iteration of it.
+
+    Returns:
+      For each tile, i32[tiles]: the workers that have a share before it, the iterations for the
+      last of those, how many more workers have a part, and the iterations of one that has only
+      this tile.
+    """
+    held = tiles.iterations > 0
+    cost = jnp.sum(jnp.where(held, tiles.start + tiles.iterations * tiles.iteration, 0))
+    least = jnp.max(jnp.where(held, tiles.start + tiles.iteration, 0))
+    limit = jnp.maximum(-(-cost // workers), least)
+    limit += -(-jnp.arange(LIMITS) * least // (LIMITS - 1))
+
+    def next_tile(state: tuple[Array, Array], tile: tuple[_Tiles, Array]) -> Any:
+        """`state` is how many workers have a share, and what the last of them may still take."""
+        used, left = state
+        (iterations, start, iteration), full = tile
+        first = jnp.clip((left - start) // iteration, 0, iterations)
+        more = -(-(iterations - first) // full)
+        last = iterations - first - (more - 1) * full
+        left -= jnp.where(first > 0, start + first * iteration, 0)
+        left = jnp.where(more > 0, limit - start - last * iteration, left)
+        return (used + more, left), (used, first, more)
+
+    full = jnp.maximum((limit - tiles.start[:, None]) // tiles.iteration[:, None], 1)
+    state = jnp.ones(LIMITS, jnp.int32), limit
+    (used, _), shares = jax.lax.scan(next_tile, state, (tiles, full), unroll=TILES_UNROLLED)
+    chosen = jnp.argmax(used <= workers)
+    before, first, more = (part[:, chosen] for part in shares)
+    return before, first, more, full[:, chosen]

@@ -18,11 +18,9 @@ class TreeTiles:
     wide_cost: int = 2
     """Cost of a block in a wide tile, against the costs below, when work is shared out."""
     narrow_cost: int = 3
-    wide_tile_cost: int = 48
-    """Cost of starting on a wide tile, whatever its blocks."""
-    narrow_tile_cost: int = 24
-    least_work: int = 4
-    """Blocks that are worth a program of their own."""
+    wide_tile_cost: int = 43
+    """Cost of starting on a wide tile, for each program that has a part of it."""
+    narrow_tile_cost: int = 18
     programs: int = 264
     """Programs of a launch: multiprocessors times how many of them one holds."""
     warps: int = 4
@@ -39,16 +37,16 @@ class TreeTiles:
         return self.wide_rows // group // narrow * narrow, narrow
 
 
-def tree_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTiles:
-    """Tile sizes for a shape."""
+def tree_tiles(group: int, head_dim: int, itemsize: int, rows: int) -> TreeTiles:
+    """Tile sizes for `group` query heads a kv head, and `rows` lanes times query heads."""
     narrow_rows = max(16, 1 << (group - 1).bit_length())
     keys = 64 if head_dim * itemsize <= 256 else 32
-    few = lanes * group <= 64  # a tile of few rows is shared out to many workers
+    few = rows <= 512  # of which each has many partials, and a program of its own
     return TreeTiles(
         narrow_rows=narrow_rows,
         wide_rows=max(64, 4 * narrow_rows),
         wide_keys=keys,
         narrow_keys=64 if head_dim * itemsize <= 512 else 32,
-        merge_pieces=32 if few else 8,
-        merge_warps=4 if few else 1,
+        merge_pieces=16 if few else 8,
+        merge_warps=2 if few else 1,
     )

@@ -32,7 +32,6 @@ SMALL = TreeTiles(
     wide_tile_cost=3,
     narrow_tile_cost=3,
     programs=10,
-    least_work=2,
 )
 UNEQUAL = TreeTiles(
     wide_rows=8,
@@ -44,7 +43,6 @@ UNEQUAL = TreeTiles(
     wide_tile_cost=2,
     narrow_tile_cost=5,
     programs=32,
-    least_work=1,
 )
 
 CONFIGURATIONS = {  # tiles, query heads of a kv head, window
@@ -163,39 +161,63 @@ def test_a_block_is_an_entry_of_each_wide_tile_that_reads_it(name: str, tree: Tr
         assert listed == {block: len(tiles) for block, tiles in readers.items()}
 
 
+class Part(NamedTuple):
+    """What a worker would do of a tile: iterations, and the costs of starting and of each."""
+
+    iterations: int
+    start: int
+    iteration: int
+
+    @property
+    def cost(self) -> int:
+        return self.start + self.iterations * self.iteration
+
+
+def parts(plan: Plan, first: int, end: int) -> list[Part]:
+    """The parts of tiles that the entries [first, end) are."""
+    tiles = plan.tiles
+    wide_tiles, _ = tile_counts(LANES, plan.group, tiles)
+    found = []
+    for tile, (tile_first, tile_end) in enumerate(pairwise(plan.tile_start.tolist())):
+        held = min(end, tile_end) - max(first, tile_first)
+        if tile < wide_tiles:
+            keys, unit, start = tiles.wide_keys, tiles.wide_cost, tiles.wide_tile_cost
+        else:
+            keys, unit, start = tiles.narrow_keys, tiles.narrow_cost, tiles.narrow_tile_cost
+        step = keys // BLOCK
+        if held > 0:
+            found.append(Part(-(-held // step), start, unit * step))
+    return found
+
+
+def workers_needed(tiles: list[Part], limit: int) -> int:
+    """Workers that it takes if each takes all that the limit allows, an iteration at a time."""
+    workers, left = 1, limit
+    for tile in tiles:
+        started = False
+        for _ in range(tile.iterations):
+            cost = tile.iteration + (0 if started else tile.start)
+            if cost > left:
+                workers, left, cost = workers + 1, limit, tile.start + tile.iteration
+                if cost > limit:
+                    return 10**9
+            left -= cost
+            started = True
+    return workers
+
+
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @given(tree=trees())
-def test_workers_share_the_entries_evenly(name: str, tree: Tree) -> None:
-    """Each entry has one worker, and no share costs a chunk more than an equal part.
-
-    A chunk is starting on a tile and one iteration of its loop.
-    """
-    plan, tiles = planned(name, tree), CONFIGURATIONS[name][0]
-    workers, total = tiles.programs // KV_HEADS, int(plan.tile_start[-1])
+def test_the_highest_share_is_as_low_as_it_can_be(name: str, tree: Tree) -> None:
+    """Each entry has one worker, and with a lower limit there would not be enough of them."""
+    plan = planned(name, tree)
+    workers, total = plan.tiles.programs // KV_HEADS, int(plan.tile_start[-1])
     start = plan.work_start.tolist()
     assert len(start) == workers + 1
     assert start == sorted(start)
     assert (start[0], start[-1]) == (0, total)
-    wide_tiles, _ = tile_counts(LANES, plan.group, plan.tiles)
-    units = [tiles.wide_cost if e.tile < wide_tiles else tiles.narrow_cost for e in entries(plan)]
-    most = -(-sum(units) // workers) // 2
-    wide_tile_cost = min(tiles.wide_tile_cost, most)
-    narrow_tile_cost = min(tiles.narrow_tile_cost, most)
-    begins = {
-        first: wide_tile_cost if tile < wide_tiles else narrow_tile_cost
-        for tile, (first, end) in enumerate(pairwise(plan.tile_start.tolist()))
-        if end > first
-    }
-    costs = [
-        sum(units[first:end]) + sum(begins.get(entry, 0) for entry in range(first, end))
-        for first, end in pairwise(start)
-    ]
-    chunk = max(
-        wide_tile_cost + tiles.wide_cost * (tiles.wide_keys // BLOCK) if wide_tiles else 0,
-        narrow_tile_cost + tiles.narrow_cost * (tiles.narrow_keys // BLOCK),
-    )
-    least = max(tiles.least_work * tiles.narrow_cost, chunk)
-    assert max(costs) <= max(-(-sum(costs) // workers), least) + chunk
+    highest = max(sum(part.cost for part in parts(plan, *share)) for share in pairwise(start))
+    assert total == 0 or workers_needed(parts(plan, 0, total), highest - 1) > workers
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -97,7 +97,6 @@ def small_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTil
         programs=4,
         wide_tile_cost=3,
         narrow_tile_cost=3,
-        least_work=1,
         merge_rows=8,
         merge_pieces=2,
     )
