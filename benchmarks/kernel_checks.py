@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -39,6 +41,9 @@ from dendrite_jax.kernels.verify_attention import ancestor_mask, verify_attentio
 
 BOUNDS = {"bfloat16": 1e-2, "float16": 2e-3, "float32": 1e-4}
 """Largest relative error, ‖out − twin‖ / ‖twin‖."""
+
+Check = tuple[str, Callable[[], float]]
+"""A dtype, and what gives a relative error."""
 
 BLOCKS, LANES, MAX_BLOCKS = 640, 24, 160
 """Every tree is padded to these, so that a shape is compiled once."""
@@ -76,8 +81,15 @@ def _attend(
 _compiled = jax.jit(_attend, static_argnums=(0, 2), static_argnames=("window", "softcap"))
 
 
-def relative_error(call: Callable[..., Any], arrays: tuple[Any, ...], **options: Any) -> float:
+def _relative_error(
+    call: Callable[..., Any],
+    draw: Callable[[], tuple[Array, ...]],
+    pools: Callable[[], tuple[Array, Array]],
+    named: tuple[np.ndarray, np.ndarray],
+    **options: Any,
+) -> float:
     """Error of a kernel's output against its twin's; infinite if a log-sum-exp is off."""
+    arrays = (*draw(), *pools(), *map(jnp.asarray, named))
     out, lse = (np.asarray(x, np.float64) for x in _compiled(call, arrays, False, **options))
     want, want_lse = (np.asarray(x, np.float64) for x in _compiled(call, arrays, True, **options))
     lse_right = np.allclose(lse, want_lse, rtol=0, atol=0.05)  # equal infinities are close
@@ -86,7 +98,20 @@ def relative_error(call: Callable[..., Any], arrays: tuple[Any, ...], **options:
     return float(np.linalg.norm(out - want)) / max(float(np.linalg.norm(want)), 1e-30)
 
 
-def _pools(kv_heads: int, head_dim: int, dtype: Any) -> tuple[Array, Array]:
+def _draw(seed: int, shape: tuple[int, ...], dtype: str) -> tuple[Array]:
+    """Random queries."""
+    return (jax.random.normal(jax.random.key(seed), shape, dtype),)
+
+
+def _draft(seed: int, shapes: Any, dtype: str, parent: np.ndarray) -> tuple[Array, ...]:
+    """Random queries, keys and values of draft trees, and which nodes see which."""
+    keys = jax.random.split(jax.random.key(seed), len(shapes))
+    drawn = (jax.random.normal(*pair, dtype) for pair in zip(keys, shapes, strict=True))
+    return (*drawn, ancestor_mask(jnp.asarray(parent)))
+
+
+@cache
+def _pools(kv_heads: int, head_dim: int, dtype: str) -> tuple[Array, Array]:
     """Two layers of random keys and values."""
     shape = (2, BLOCKS, kv_heads, 16, head_dim)
     keys = jax.random.split(jax.random.key(1))
@@ -101,24 +126,21 @@ def _tree(rng: np.random.Generator) -> Tree:
             return tree.padded(MAX_BLOCKS, BLOCKS)
 
 
-def check_trees(count: int) -> dict[str, float]:
-    """Worst error by dtype over random trees with idle lanes, every shape and option in turn."""
-    worst = dict.fromkeys(BOUNDS, 0.0)
+def tree_checks(count: int) -> Iterator[Check]:
+    """Random trees with idle lanes, every shape and option in turn."""
     rng = np.random.default_rng(0)
     for number in range(count):
         dtype = ["bfloat16", "float16"][number % 2] if number % 28 else "float32"
         (heads, kv_heads, head_dim), options = CASES[number // 2 % len(CASES)]
         tree = _tree(rng)
-        q = jax.random.normal(jax.random.key(number), (LANES, heads, head_dim), dtype)
-        arrays = (q, *_pools(kv_heads, head_dim, dtype), tree.table, tree.length)
-        error = relative_error(tree_attention, tuple(map(jnp.asarray, arrays)), **options)
-        worst[dtype] = max(worst[dtype], error)
-    return worst
+        q = partial(_draw, number, (LANES, heads, head_dim), dtype)
+        pools = partial(_pools, kv_heads, head_dim, dtype)
+        named = tree.table, tree.length
+        yield dtype, partial(_relative_error, tree_attention, q, pools, named, **options)
 
 
-def check_prefill(count: int) -> dict[str, float]:
-    """Worst error by dtype of several new tokens over a cached prefix."""
-    worst = dict.fromkeys(BOUNDS, 0.0)
+def prefill_checks(count: int) -> Iterator[Check]:
+    """Several new tokens over a cached prefix."""
     rng = np.random.default_rng(1)
     for number in range(count):
         dtype = list(BOUNDS)[number % 3]
@@ -128,16 +150,14 @@ def check_prefill(count: int) -> dict[str, float]:
         rows = np.flatnonzero(tree.length > queries)[:4]
         rows = np.resize(rows, 4) if rows.size else np.zeros(4, int)
         start = np.maximum(tree.length[rows] - queries, 0).astype(np.int32)
-        q = jax.random.normal(jax.random.key(number), (4, queries, heads, head_dim), dtype)
-        arrays = (q, *_pools(kv_heads, head_dim, dtype), tree.table[rows], start)
-        error = relative_error(paged_prefill, tuple(map(jnp.asarray, arrays)), **options)
-        worst[dtype] = max(worst[dtype], error)
-    return worst
+        q = partial(_draw, number, (4, queries, heads, head_dim), dtype)
+        pools = partial(_pools, kv_heads, head_dim, dtype)
+        named = tree.table[rows], start
+        yield dtype, partial(_relative_error, paged_prefill, q, pools, named, **options)
 
 
-def check_verify(count: int) -> dict[str, float]:
-    """Worst error by dtype of draft trees over a cached prefix."""
-    worst = dict.fromkeys(BOUNDS, 0.0)
+def verify_checks(count: int) -> Iterator[Check]:
+    """Draft trees over a cached prefix."""
     rng = np.random.default_rng(2)
     for number in range(count):
         dtype = list(BOUNDS)[number % 3]
@@ -147,16 +167,11 @@ def check_verify(count: int) -> dict[str, float]:
         parent = np.stack(
             [[int(rng.integers(-1, node)) for node in range(nodes)] for _ in range(4)]
         )
-        keys = jax.random.split(jax.random.key(number), 3)
-        draft = [
-            jax.random.normal(key, (4, nodes, n, head_dim), dtype)
-            for key, n in zip(keys, (heads, kv_heads, kv_heads), strict=True)
-        ]
-        seen = ancestor_mask(jnp.asarray(parent))
-        arrays = (*draft, seen, *_pools(kv_heads, head_dim, dtype), tree.table[:4], tree.length[:4])
-        error = relative_error(verify_attention, tuple(map(jnp.asarray, arrays)))
-        worst[dtype] = max(worst[dtype], error)
-    return worst
+        shapes = [(4, nodes, n, head_dim) for n in (heads, kv_heads, kv_heads)]
+        draft = partial(_draft, number, shapes, dtype, parent)
+        pools = partial(_pools, kv_heads, head_dim, dtype)
+        named = tree.table[:4], tree.length[:4]
+        yield dtype, partial(_relative_error, verify_attention, draft, pools, named)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -170,31 +185,34 @@ def _products(x: Array, weights: tuple[Array, ...], implementation: str) -> Arra
     return jnp.stack([y, rms_norm(y, next_norm, 1e-5) if normed is None else normed])
 
 
-def check_products() -> dict[str, float]:
-    """Worst error by dtype of the skinny products, from one row to more than are skinny."""
-    worst = dict.fromkeys(BOUNDS, 0.0)
+def product_checks() -> Iterator[Check]:
+    """The skinny products, from one row to more than are skinny."""
+    for dtype in BOUNDS:
+        for rows in (1, 2, 17, MAX_ROWS, MAX_ROWS + 1):
+            yield dtype, partial(_product_error, rows, dtype)
+
+
+def _product_error(rows: int, dtype: str) -> float:
+    """Relative error of both products and the norm after them."""
     hidden, inner = 1024, 2816
     shapes = ((hidden,), (2 * inner, hidden), (2 * inner,), (hidden, inner), (hidden,))
-    for dtype in BOUNDS:
-        keys = jax.random.split(jax.random.key(5), len(shapes) + 1)
-        weights = tuple(
-            (jax.random.normal(key, shape) * shape[-1] ** (-0.5 * (len(shape) == 2))).astype(dtype)
-            for key, shape in zip(keys[1:], shapes, strict=True)
-        )
-        for rows in (1, 2, 17, MAX_ROWS, MAX_ROWS + 1):
-            x = jax.random.normal(keys[0], (rows, hidden)).astype(dtype)
-            got = np.asarray(_products(x, weights, "triton"), np.float64)
-            wide = jax.tree.map(lambda array: array.astype(jnp.float32), (x, weights))
-            with jax.default_matmul_precision("highest"):
-                want = np.asarray(_products(*wide, "xla"), np.float64)
-            error = float(np.linalg.norm(got - want) / np.linalg.norm(want))
-            worst[dtype] = max(worst[dtype], error if np.isfinite(error) else float("inf"))
-    return worst
+    keys = jax.random.split(jax.random.key(5), len(shapes) + 1)
+    weights = tuple(
+        (jax.random.normal(key, shape) * shape[-1] ** (-0.5 * (len(shape) == 2))).astype(dtype)
+        for key, shape in zip(keys[1:], shapes, strict=True)
+    )
+    x = jax.random.normal(keys[0], (rows, hidden)).astype(dtype)
+    got = np.asarray(_products(x, weights, "triton"), np.float64)
+    wide = jax.tree.map(lambda array: array.astype(jnp.float32), (x, weights))
+    with jax.default_matmul_precision("highest"):
+        want = np.asarray(_products(*wide, "xla"), np.float64)
+    error = float(np.linalg.norm(got - want) / np.linalg.norm(want))
+    return error if np.isfinite(error) else float("inf")
 
 
 def check_copies() -> bool:
     """Whether copied blocks equal their sources, and nothing else changed."""
-    pools = _pools(2, 64, jnp.bfloat16)
+    pools = _pools(2, 64, "bfloat16")
     source, destination = jnp.array([3, 7, 0, 9]), jnp.array([100, BLOCKS, 5, 101])
     calls = [
         jax.jit(partial(copy_blocks, implementation=name))(*pools, source, destination)
@@ -252,26 +270,44 @@ def check_vmap() -> bool:
 
 
 def run(trees: int = 500) -> dict[str, Any]:
-    """All checks; the figures, and under "failed" the names of those out of bounds."""
-    result: dict[str, Any] = {
-        "trees": check_trees(trees),
-        "prefill": check_prefill(7),
-        "verify": check_verify(3),
-        "products": check_products(),
-        "copies_equal": check_copies(),
-        "vmap_equals_loop": check_vmap(),
-        "loop_memory": check_loop_memory(),
+    """All checks; the figures, and under "failed" the names of those out of bounds.
+
+    They run side by side, since most of the time goes into compiling.
+    """
+    groups = {
+        "products": product_checks(),
+        "verify": verify_checks(3),
+        "prefill": prefill_checks(7),
+        "trees": tree_checks(trees),
     }
+    others = {
+        "copies_equal": check_copies,
+        "vmap_equals_loop": check_vmap,
+        "loop_memory": check_loop_memory,
+    }
+    result: dict[str, Any] = {"random_trees": trees}
+    with ThreadPoolExecutor(min(12, os.cpu_count() or 1)) as pool:
+        single = {name: pool.submit(check) for name, check in others.items()}
+        errors = {
+            name: [(dtype, pool.submit(check)) for dtype, check in checks]
+            for name, checks in groups.items()
+        }
+        for name, found in errors.items():
+            result[name] = dict.fromkeys(BOUNDS, 0.0)
+            for dtype, error in found:
+                result[name][dtype] = max(result[name][dtype], error.result())
+            print(name, result[name], file=sys.stderr, flush=True)
+        result |= {name: check.result() for name, check in single.items()}
     failed = [
         f"{name} {dtype}"
-        for name in ("trees", "prefill", "verify", "products")
+        for name in groups
         for dtype, error in result[name].items()
         if not error <= BOUNDS[dtype]
     ]
     failed += [name for name in ("copies_equal", "vmap_equals_loop") if not result[name]]
     if result["loop_memory"]["temporary_bytes_over_pool"] > 0.5:
         failed.append("loop_memory")
-    return result | {"random_trees": trees, "failed": failed}
+    return result | {"failed": failed}
 
 
 def main(arguments: list[str] | None = None) -> int:
