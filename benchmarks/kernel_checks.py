@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from jax import Array
 from dendrite_jax import cache as kv
 from dendrite_jax import engine
 from dendrite_jax.benchmarks.shapes import random_model
+from dendrite_jax.benchmarks.timing import PARALLEL
 from dendrite_jax.benchmarks.trees import Tree, random_tree
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GREEDY, GenerateConfig
@@ -286,7 +286,7 @@ def run(trees: int = 500) -> dict[str, Any]:
         "loop_memory": check_loop_memory,
     }
     result: dict[str, Any] = {"random_trees": trees}
-    with ThreadPoolExecutor(min(12, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(PARALLEL) as pool:
         single = {name: pool.submit(check) for name, check in others.items()}
         errors = {
             name: [(dtype, pool.submit(check)) for dtype, check in checks]

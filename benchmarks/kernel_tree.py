@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax import Array
 
 from dendrite_jax.benchmarks.timing import (
     CACHE_BYTES,
+    PARALLEL,
     READ_BANDWIDTH,
     compile_all,
     seconds_per_turn,
@@ -112,12 +114,33 @@ def relative_error(q: Array, pools: Any, table: Array, length: Array, plan: Plan
 
 
 def measure(heads: int, kv_heads: int) -> list[dict[str, Any]]:
-    """One record a tree: times of a layer, of a plan, and of jax's paged attention."""
-    return [_measure(name, make(), heads, kv_heads) for name, make in TREES.items()]
+    """One record a tree: times of a layer, of a plan, and of jax's paged attention.
+
+    What compiles or is checked for all trees is done for several at a time.
+    """
+    trees = {name: make() for name, make in TREES.items()}
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        made = pool.map(partial(_jobs, heads, kv_heads), trees.values())
+        jobs = dict(zip(trees, made, strict=True))
+        compiled = compile_all(
+            {(tree, name): job for tree, named in jobs.items() for name, job in named.items()}
+        )
+        found = pool.map(lambda named: relative_error(*named["attention"][1]), jobs.values())
+        errors = dict(zip(trees, found, strict=True))
+    records = []
+    for name, tree in trees.items():
+        done = {job: compiled[name, job] for job in jobs[name]}
+        record = {"tree": name, "heads": f"{heads}/{kv_heads}", "relative_error": errors[name]}
+        records.append(record | _time(tree, kv_heads, jobs[name], done))
+    return records
 
 
-def _measure(name: str, tree: Tree, heads: int, kv_heads: int) -> dict[str, Any]:
-    """The record of one tree."""
+Job = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A function and its arguments."""
+
+
+def _jobs(heads: int, kv_heads: int, tree: Tree) -> dict[str, Job]:
+    """What is timed of a tree."""
     q, pools, table, length = _operands(tree, heads, kv_heads)
     plan = jax.jit(make_plan, static_argnums=3)(table, length, pools[0], heads)
     wide = -(-table.shape[1] // 128) * 128  # jax's wants a multiple of its 16 splits of 8 pages
@@ -126,32 +149,35 @@ def _measure(name: str, tree: Tree, heads: int, kv_heads: int) -> dict[str, Any]
         tuple(jnp.moveaxis(pool[layer], 1, 0) for pool in pools)
         for layer in range(pools[0].shape[0])
     ]
-    jobs: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    return {
         "attention": (_ours, (q, pools, table, length, plan)),
         "plan": (partial(_planning, heads=heads), (table, pools, length)),
         "jax": (_peer, (q, pages, padded, length)),
     }
-    compiled = compile_all(jobs)
+
+
+def _time(
+    tree: Tree, kv_heads: int, jobs: dict[str, Job], compiled: dict[str, Any]
+) -> dict[str, Any]:
+    """The times of one tree."""
     for key in ("attention", "plan"):
         if isinstance(compiled[key], Exception):
             raise compiled[key]
+    q, pools, *_ = jobs["attention"][1]
     turn = seconds_per_turn(compiled["attention"], jobs["attention"][1])
     seconds = turn / _repeats(pools)
     unique = unique_bytes(tree, kv_heads)
     record: dict[str, Any] = {
-        "tree": name,
-        "heads": f"{heads}/{kv_heads}",
         "lanes": q.shape[0],
         "unique_bytes": unique,
         "us": seconds * 1e6,
         "floor_us": unique / READ_BANDWIDTH * 1e6,
         "of_bandwidth": unique / READ_BANDWIDTH / seconds,
         "plan_us": seconds_per_turn(compiled["plan"], jobs["plan"][1]) * 1e6,
-        "relative_error": relative_error(q, pools, table, length, plan),
         "jax_us": None,
     }
     if isinstance(compiled["jax"], Exception):
         reason = f"{type(compiled['jax']).__name__}: {str(compiled['jax'])[:200]}"
         return record | {"jax_not_measured": reason}
     peer = seconds_per_turn(compiled["jax"], jobs["jax"][1])
-    return record | {"jax_us": peer / len(pages) * 1e6}
+    return record | {"jax_us": peer / pools[0].shape[0] * 1e6}

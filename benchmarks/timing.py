@@ -25,6 +25,9 @@ CACHE_BYTES = 200e6
 READ_BANDWIDTH = 2.95e12
 """Bytes a second that one H100 reads; the floors of kernels are against it."""
 
+PARALLEL = min(12, os.cpu_count() or 1)
+"""How many functions are compiled at a time."""
+
 
 def looped(body: Callable[..., Any]) -> Callable[..., Any]:
     """`body(carry, *data) -> carry`, repeated `turns` times: f(turns, carry, *data)."""
@@ -50,7 +53,7 @@ def compile_all(jobs: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]]) -> 
         except Exception as error:
             return error
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(PARALLEL) as pool:
         return dict(zip(jobs, pool.map(build, jobs.values()), strict=True))
 
 
