@@ -16,6 +16,7 @@ NEW = 6
 SIZES = ("--max-new-tokens", str(NEW), "--max-context", "64")
 
 
+@pytest.mark.slow
 def test_greedy_continuations_are_equal_and_the_prompt_is_run_once(
     dendrite: Dendrite, checkpoint: str
 ) -> None:

@@ -27,6 +27,7 @@ def search(dendrite: Dendrite, checkpoint: str) -> Any:
     return run
 
 
+@pytest.mark.slow
 def test_the_json_is_the_whole_tree(search: Any, checkpoint: str) -> None:
     ran = search("--json", "--seed", "3")
     assert (ran.code, ran.err) == (0, "")

@@ -9,6 +9,8 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
+import pytest
+
 from cli.conftest import Dendrite
 
 OPERATORS = {
@@ -63,6 +65,7 @@ def test_the_expression_is_right_and_uses_each_number_once(
     assert len(drawn["answers"]) == len(found["answers"])
 
 
+@pytest.mark.slow
 def test_people_see_the_tree_and_the_summary(dendrite: Dendrite) -> None:
     ran = dendrite("solve", "4 5 6 10", *SMALL)
     assert (ran.code, ran.err) == (0, "")
@@ -77,6 +80,7 @@ def test_people_see_the_tree_and_the_summary(dendrite: Dendrite) -> None:
         assert part in f"{summary} {rest}"
 
 
+@pytest.mark.slow
 def test_nothing_found_is_exit_code_1(dendrite: Dendrite) -> None:
     ran = dendrite("solve", "1 1 1 1", "--json", *SMALL)
     assert ran.code == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig, block_bytes
@@ -37,6 +38,7 @@ def generate(state: State, ids: jax.Array, temperature: jax.Array) -> tuple[Stat
     return engine.generate(MODEL, state, ids, CONFIG, Sampling(temperature=temperature))
 
 
+@pytest.mark.slow
 def test_logprobs_and_greedy_choices_are_those_of_the_dense_decoder() -> None:
     state, ids = start(MODEL, PROMPTS)
     state, out = generate(state, ids, TEMPERATURES)

@@ -195,6 +195,7 @@ def test_problems_without_room_end_with_what_they_have(free_blocks: int) -> None
             )
 
 
+@pytest.mark.slow
 def test_problems_without_slots_end_and_say_so() -> None:
     state, ids = occupied(MODEL, ROOTS, free_slots=12)
     others = np.flatnonzero(state.cache.alive)

@@ -85,6 +85,7 @@ def test_answers_are_elected(
             assert found.tokens[problem, rank_, : found.length[problem, rank_]].tolist() == path
 
 
+@pytest.mark.slow
 def test_greedy_takes_the_likeliest_token_whatever_the_sampling_says() -> None:
     prompts = [[1], [2, 3], [4], [5, 6]]
     keys = jax.random.split(jax.random.key(3), LANES)

@@ -147,6 +147,7 @@ def test_a_node_that_is_not_there_has_no_path(node: int) -> None:
         path_tokens(tree, 0, node)
 
 
+@pytest.mark.slow
 def test_a_root_that_is_not_held_has_no_tree() -> None:
     state, ids = start(MODEL, [[1], [2], [3], [4]], config=CACHE)
     keys = jax.random.split(jax.random.key(0), LANES)

@@ -109,6 +109,7 @@ def test_forks_sample_apart(engine: Engine) -> None:
     assert len({tuple(completion.tokens) for completion in completions}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 5])
 def test_a_stream_ends_on_what_generate_gives(engine: Engine, chunk: int) -> None:
     branch = engine.prompt(PROMPT, seed=3)

@@ -124,6 +124,7 @@ def test_no_slot_for_a_prompt(engine: Engine, undisturbed: list[int]) -> None:
     assert continuation(engine, root) == undisturbed
 
 
+@pytest.mark.slow
 def test_no_blocks_for_a_prompt(engine: Engine, undisturbed: list[int]) -> None:
     root = engine.prompt(PROMPT, seed=5)  # 1 block
     long = engine.prompt([7] * MAX_CONTEXT)  # 4 blocks; 3 are left
@@ -139,6 +140,7 @@ def test_no_blocks_for_a_prompt(engine: Engine, undisturbed: list[int]) -> None:
     assert continuation(engine, root) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_branch_without_blocks_stops_alone_and_goes_on_later(engine: Engine) -> None:
     alone = engine.prompt(PROMPT, seed=1)
     expected = [

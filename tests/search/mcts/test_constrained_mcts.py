@@ -123,6 +123,7 @@ def test_the_tree_is_that_of_a_replay() -> None:
     assert complete > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", range(len(REGEXES)))
 def test_the_answers_are_texts_or_beginnings_of_texts(problem: int) -> None:
     state, roots = opened(PROMPTS)

@@ -16,6 +16,7 @@ VALUES = (0.0, -16.874, -23.897)
 GENERATED = 344
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_search_everywhere() -> None:
     search = Game24Search(*load_solver(), sizes={"breadth": 3, "proposals": 12})
     results = search.solve([PUZZLE], seed=SEED)
