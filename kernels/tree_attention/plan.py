@@ -174,7 +174,7 @@ def _list_entries(
     end = jnp.minimum(end - tile_lane, size)
     info = column << 16 | (lane - tile_lane) << 8 | end
     block = table[lane, jnp.clip(column, 0, max_blocks - 1)]
-    return jnp.where(listed, block, 0), jnp.where(listed, info, 0)
+    return jnp.where(listed, block, 0), jnp.where(listed, info, 0).astype(jnp.int32)
 
 
 def _depth_first(table: Array, held: Array) -> tuple[Array, Array]:
@@ -329,6 +329,8 @@ def _hand_out(tiles: _Tiles, workers: int) -> tuple[Array, Array, Array, Array]:
     least = jnp.max(jnp.where(held, tiles.start + tiles.iteration, 0))
     limit = jnp.maximum(-(-cost // workers), least)
     limit += -(-jnp.arange(LIMITS) * least // (LIMITS - 1))
+    # Sums and ranges are 64-bit integers where jax has those enabled.
+    limit, tiles = jax.tree.map(lambda part: part.astype(jnp.int32), (limit, tiles))
 
     def next_tile(state: tuple[Array, Array], tile: tuple[_Tiles, Array]) -> Any:
         """`state` is how many workers have a share, and what the last of them may still take."""

@@ -280,3 +280,14 @@ def test_lanes_that_are_all_idle_are_no_work() -> None:
     plan = planned("a window", Tree(table, np.zeros(LANES, np.int32), BLOCKS))
     assert int(plan.tile_start[-1]) == 0
     assert not plan.tile_pieces.any()
+
+
+def test_64_bit_types_change_no_plan() -> None:
+    """What jax makes of sums and ranges then must not reach the kernels."""
+    tree = levels_tree((1, LANES), (40, 9)).padded(MAX_BLOCKS, BLOCKS)
+    want = planned("a window", tree)
+    with jax.enable_x64(True):
+        got = planned("a window", tree)
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert ours.dtype == np.int32
+        np.testing.assert_array_equal(ours, theirs)
