@@ -25,13 +25,17 @@ def check_pools(k_pool: Array, v_pool: Array, layer: int) -> None:
         raise ValueError(f"layer is {layer}, but the pools have {k_pool.shape[0]} layers")
 
 
-def check_heads(name: str, shape: tuple[int, ...], k_pool: Array) -> None:
-    """Raises ValueError unless an operand's [..., heads, head_dim] fit the pool's."""
+def check_heads(name: str, array: Array, k_pool: Array) -> None:
+    """Raises ValueError unless floats [..., heads, head_dim] fit the pool's."""
     _, _, kv_heads, _, head_dim = k_pool.shape
-    if shape[-1] != head_dim:
-        raise ValueError(f"{name} has head_dim {shape[-1]}, but the pools have {head_dim}")
-    if shape[-2] % kv_heads:
-        raise ValueError(f"{name} has {shape[-2]} heads, not a multiple of {kv_heads} kv heads")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name} has dtype {array.dtype}, not a floating-point one")
+    if array.shape[-1] != head_dim:
+        raise ValueError(f"{name} has head_dim {array.shape[-1]}, but the pools have {head_dim}")
+    if array.shape[-2] % kv_heads:
+        raise ValueError(
+            f"{name} has {array.shape[-2]} heads, not a multiple of {kv_heads} kv heads"
+        )
 
 
 def check_rows(rows: int, *, table: Array, **vectors: Array) -> None:
@@ -47,8 +51,8 @@ def check_rows(rows: int, *, table: Array, **vectors: Array) -> None:
 
 
 def check_options(window: int | None, softcap: float | None) -> None:
-    """Raises ValueError for a window without a token or a soft-cap that is not positive."""
+    """Raises ValueError for a window without a token or a soft-cap that is no positive number."""
     if window is not None and window < 1:
         raise ValueError(f"window is {window}; it must be at least 1, or None for all tokens")
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap is {softcap}; it must be positive, or None for none")
+    if softcap is not None and not 0 < softcap < float("inf"):
+        raise ValueError(f"softcap is {softcap}; it must be positive and finite, or None for none")

@@ -52,7 +52,7 @@ def paged_prefill(
     if q.ndim != 4:
         raise ValueError(f"q has shape {q.shape}, not [rows, queries, heads, head_dim]")
     check_pools(k_pool, v_pool, layer)
-    check_heads("q", q.shape, k_pool)
+    check_heads("q", q, k_pool)
     check_rows(q.shape[0], table=table, start=start)
     check_options(window, softcap)
     if scale is None:

@@ -41,9 +41,13 @@ def make_plan(
       The plan, or None for the XLA implementation, which needs none.
 
     Raises:
-      ValueError: the previous plan is for tables of another shape.
-      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
+      ValueError: shapes or a window that do not fit together, or a previous plan that was made for
+        tables of another shape, another window or another number of heads.
+      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype, or a table is
+        wider than a plan can number.
     """
+    check_rows(table.shape[0], table=table, length=length)
+    check_options(window, None)
     if choose_implementation(implementation) == "xla":
         return None
     from dendrite_jax.kernels.tree_attention import gpu
@@ -51,12 +55,10 @@ def make_plan(
     def build() -> Plan:
         return gpu.make_plan(table, length, k_pool, num_heads, window)
 
+    if previous is not None:
+        _check_plan(previous, table, window, num_heads // k_pool.shape[2])
     if previous is None or window is not None:
         return build()
-    if previous.table.shape != table.shape:
-        raise ValueError(
-            f"the previous plan is for tables {previous.table.shape}, not {table.shape}"
-        )
     fits = jnp.array_equal(previous.table, held_blocks(table, length))
     return jax.lax.cond(fits, lambda: previous, build)
 
@@ -95,8 +97,8 @@ def tree_attention(
       f32[lanes, heads]. An idle lane gives zeros and −inf.
 
     Raises:
-      ValueError: shapes or options that do not fit together, or a plan that was made for another
-        window or another number of heads.
+      ValueError: shapes or options that do not fit together, or a plan that was made for tables
+        of another shape, another window or another number of heads.
       UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
     """
     _check(q, k_pool, v_pool, layer, table, length, window, softcap)
@@ -110,12 +112,7 @@ def tree_attention(
 
     if plan is None:
         plan = gpu.make_plan(table, length, k_pool, q.shape[1], window)
-    group = q.shape[1] // k_pool.shape[2]
-    if (plan.window, plan.group) != (window, group):
-        raise ValueError(
-            f"the plan is for window {plan.window} and {plan.group} query heads a kv head, "
-            f"not {window} and {group}"
-        )
+    _check_plan(plan, table, window, q.shape[1] // k_pool.shape[2])
     return gpu.tree_attention(
         q, k_pool, v_pool, layer, table, length, plan, scale=scale, softcap=softcap
     )
@@ -135,6 +132,17 @@ def _check(
     if q.ndim != 3:
         raise ValueError(f"q has shape {q.shape}, not [lanes, heads, head_dim]")
     check_pools(k_pool, v_pool, layer)
-    check_heads("q", q.shape, k_pool)
+    check_heads("q", q, k_pool)
     check_rows(q.shape[0], table=table, length=length)
     check_options(window, softcap)
+
+
+def _check_plan(plan: Plan, table: Array, window: int | None, group: int) -> None:
+    """Raises ValueError for a plan of tables, a window or heads other than those at hand."""
+    if plan.table.shape != table.shape:
+        raise ValueError(f"the plan is for tables {plan.table.shape}, not {table.shape}")
+    if (plan.window, plan.group) != (window, group):
+        raise ValueError(
+            f"the plan is for window {plan.window} and {plan.group} query heads a kv head, "
+            f"not {window} and {group}"
+        )

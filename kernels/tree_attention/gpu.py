@@ -9,9 +9,10 @@ from jax import Array
 from jax.custom_batching import custom_vmap
 
 from dendrite_jax.kernels.batching import any_batched, fold, fold_cache, unfold
+from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.launch import array_type, check_pool, launch, power_of_two
 from dendrite_jax.kernels.tree_attention import triton as kernels
-from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan, tile_counts
+from dendrite_jax.kernels.tree_attention.plan import MAX_COLUMNS, Plan, build_plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles, tree_tiles
 from dendrite_jax.kernels.tree_attention.triton_merge import merge_kernel
 
@@ -35,7 +36,15 @@ def make_plan(
     window: int | None,
     num_blocks: int | None = None,
 ) -> Plan:
-    """A plan for a pool; `num_blocks` is how many blocks a table can name, of one layer if None."""
+    """A plan for a pool; `num_blocks` is how many blocks a table can name, of one layer if None.
+
+    Raises:
+      UnsupportedError: names the dimension that the kernels were not written for.
+    """
+    if table.shape[1] > MAX_COLUMNS:
+        raise UnsupportedError(
+            f"a table of {table.shape[1]} blocks a lane: the kernel takes at most {MAX_COLUMNS}"
+        )
     return build_plan(
         table,
         length,

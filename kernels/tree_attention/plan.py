@@ -23,6 +23,8 @@ from jax import Array
 from dendrite_jax.kernels.launch import BLOCK_SIZE
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 
+MAX_COLUMNS = 1 << 15
+"""Most columns of a table: an entry has 15 bits for its column."""
 LIMITS = 64
 """Limits of a share's cost that are tried."""
 TILES_UNROLLED = 8

@@ -104,7 +104,7 @@ def _check(
     if nodes > MAX_NODES:
         raise ValueError(f"q has {nodes} draft nodes a branch; at most {MAX_NODES} are taken")
     check_pools(k_pool, v_pool, layer)
-    check_heads("q", q.shape, k_pool)
+    check_heads("q", q, k_pool)
     draft = (branches, nodes, k_pool.shape[2], k_pool.shape[4])
     wanted = {"k": (k, draft), "v": (v, draft), "seen": (seen, (branches, nodes, nodes))}
     for name, (array, shape) in wanted.items():

@@ -15,7 +15,7 @@ from dendrite_jax.kernels.copy_blocks import copy_blocks
 from dendrite_jax.kernels.dispatch import UnsupportedError, choose_implementation
 from dendrite_jax.kernels.paged_prefill import paged_prefill
 from dendrite_jax.kernels.rope_append import rope_append
-from dendrite_jax.kernels.tree_attention import tree_attention
+from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
 from dendrite_jax.kernels.verify_attention import verify_attention
 
 
@@ -131,10 +131,18 @@ def test_attention_of_other_shapes(
         (tree_attention, {"length": f32(3)}, "length has dtype float32"),
         (tree_attention, {"window": 0}, "window is 0; it must be at least 1"),
         (tree_attention, {"softcap": -1.0}, "softcap is -1.0; it must be positive"),
+        (
+            tree_attention,
+            {"softcap": float("inf")},
+            "softcap is inf; it must be positive and finite",
+        ),
+        (tree_attention, {"q": i32(3, 4, 64)}, "q has dtype int32, not a floating-point one"),
         (paged_prefill, {"q": f32(3, 7, 5, 64)}, "q has 5 heads, not a multiple of 2 kv heads"),
+        (paged_prefill, {"q": i32(3, 7, 4, 64)}, "q has dtype int32, not a floating-point one"),
         (paged_prefill, {"start": i32(2)}, r"start has shape \(2,\), not \(3,\)"),
         (paged_prefill, {"window": -3}, "window is -3; it must be at least 1"),
         (verify_attention, {"q": f32(3, 65, 4, 64)}, "q has 65 draft nodes a branch; at most 64"),
+        (verify_attention, {"q": i32(3, 7, 4, 64)}, "q has dtype int32, not a floating-point one"),
         (verify_attention, {"k": f32(3, 7, 1, 64)}, r"k has shape \(3, 7, 1, 64\), not"),
         (verify_attention, {"seen": i32(3, 7, 6)}, r"seen has shape \(3, 7, 6\), not \(3, 7, 7\)"),
         (append_kv, {"v": f32(3, 7, 2, 32)}, r"v \(3, 7, 2, 32\).* do not fit block \(3, 7\)"),
@@ -153,6 +161,19 @@ def test_arguments_that_do_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         trace(kernel, **change)
+
+
+@pytest.mark.parametrize(
+    ("table", "length", "message"),
+    [
+        (i32(3, 5), i32(4), r"length has shape \(4,\), not \(3,\)"),
+        (i32(5), i32(5), r"table has shape \(5,\), not \(5, max_blocks\)"),
+        (i32(3, 5), f32(3), "length has dtype float32, not an integer one"),
+    ],
+)
+def test_a_plan_of_other_shapes(table: Any, length: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_plan(table, length, POOLS["k_pool"], 4)
 
 
 @pytest.mark.parametrize("kernel", [k for k in CALLS if k is not append_kv])

@@ -154,9 +154,39 @@ def test_a_plan_is_kept_while_the_held_blocks_stay_the_same(
     assert (bool(was_kept), bool(is_fresh)) == (kept, not kept)
 
 
-def test_a_plan_of_another_shape_can_not_go_on() -> None:
+def test_refuses_a_plan_of_other_tables() -> None:
+    q, pool, _ = operands(Case(SHARED))
     table, length = jnp.full((LANES, MAX_BLOCKS), -1), jnp.zeros(LANES, int)
-    _, pool, _ = operands(Case(SHARED))
     plan = make_plan(table, length, pool, 4, implementation="triton")
     with pytest.raises(ValueError, match=r"for tables \(12, 8\), not \(11, 8\)"):
-        make_plan(table[1:], length[1:], pool, 4, previous=plan, implementation="triton")
+        tree_attention(
+            q[1:], pool, pool, LAYER, table[1:], length[1:], plan=plan, implementation="triton"
+        )
+
+
+@pytest.mark.parametrize(
+    ("lanes", "heads", "window", "message"),
+    [
+        (11, 4, None, r"for tables \(12, 8\), not \(11, 8\)"),
+        (12, 8, None, "for window None and 4 query heads a kv head, not None and 8"),
+        (12, 4, 8, "for window None and 4 query heads a kv head, not 8 and 4"),
+    ],
+)
+def test_a_plan_of_something_else_can_not_go_on(
+    lanes: int, heads: int, window: int | None, message: str
+) -> None:
+    table, length = jnp.full((LANES, MAX_BLOCKS), -1), jnp.zeros(LANES, int)
+    _, pool, _ = operands(Case(SHARED))
+    plan = partial(make_plan, k_pool=pool, implementation="triton")
+    made = plan(table, length, num_heads=4)
+    with pytest.raises(ValueError, match=message):
+        plan(table[:lanes], length[:lanes], num_heads=heads, window=window, previous=made)
+
+
+def test_refuses_a_table_whose_columns_an_entry_can_not_number() -> None:
+    _, pool, _ = operands(Case(SHARED))
+    table, length = jnp.full((1, 2**15 + 1), -1), jnp.zeros(1, int)
+    with pytest.raises(
+        UnsupportedError, match="32769 blocks a lane: the kernel takes at most 32768"
+    ):
+        make_plan(table, length, pool, 4, implementation="triton")
