@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import pytest
 
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.skinny_matmul import gpu, skinny_matmul
-from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks
+from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, gpu, residual_matmul, skinny_matmul
+from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks, depth_shares
 from kernels.dense import BOUNDS
 from kernels.interpreter import interpreted  # noqa: F401
 from kernels.skinny_suite import (
@@ -73,6 +73,20 @@ def test_tuned_tiles_cover_every_column(depth: int, outputs: int) -> None:
     arguments = operands(4, outputs, depth=depth)
     got = skinny_matmul(**arguments, implementation="triton")
     assert_close(got, oracle(**arguments), BOUNDS["float32"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("depth", "shares"), [(2048, 2), (4096, 4)])
+def test_shares_of_the_depth_of_many_rows(depth: int, shares: int, dtype: str) -> None:
+    """XLA's product in shares, added up by the kernel that takes the norm."""
+    arguments = residual_operands(MAX_ROWS + 1, 24, depth=depth, dtype=dtype)
+    assert depth_shares(MAX_ROWS + 1, 24, depth) == shares
+    y, normed = residual_matmul(**arguments, implementation="triton")
+    want, want_normed = residual_oracle(**arguments)
+    assert normed is not None
+    assert y.dtype == normed.dtype == dtype
+    assert_close(y, want, 2 * BOUNDS[dtype])  # two roundings
+    assert_close(normed, want_normed, 2 * BOUNDS[dtype])
 
 
 def test_refuses_a_weight_of_another_dtype() -> None:
