@@ -47,6 +47,7 @@ def tree_tiles(group: int, head_dim: int, itemsize: int, rows: int) -> TreeTiles
         wide_rows=max(64, 4 * narrow_rows),
         wide_keys=keys,
         narrow_keys=64 if head_dim * itemsize <= 512 else 32,
+        warps=4 if head_dim * itemsize <= 512 else 8,  # with four its registers would spill
         merge_pieces=16 if few else 8,
         merge_warps=2 if few else 1,
     )
