@@ -41,7 +41,7 @@ if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles fast rather than fast code, and keeps it: most of a run is compilation."""
-    gc.set_threshold(100_000, 50, 1000)  # tracing makes objects that stay; a tenth of the time
+    gc.set_threshold(100_000, 50, 1000)  # most of the objects that tracing makes stay
     os.environ.setdefault("XLA_FLAGS", " ".join(XLA_FLAGS))
     if config.pluginmanager.has_plugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("xla")))

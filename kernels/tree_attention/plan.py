@@ -279,12 +279,12 @@ def _share_work(
     begin, end = tile_start[:-1], tile_start[1:]
     wide = jnp.arange(begin.shape[0]) < wide_tiles
     step = jnp.where(wide, tiles.wide_keys, tiles.narrow_keys) // BLOCK_SIZE
-    each = _Tiles(
+    costs = _TileCosts(
         iterations=-(-(end - begin) // step),
         start=jnp.where(wide, tiles.wide_tile_cost, tiles.narrow_tile_cost),
         iteration=jnp.where(wide, tiles.wide_cost, tiles.narrow_cost) * step,
     )
-    before, first, more, full = _hand_out(each, workers)
+    before, first, more, full = _hand_out(costs, workers)
 
     worker = jnp.arange(1, workers + 1)[:, None]
     tile = jnp.sum(before + more <= worker, axis=1)  # in which the worker starts
@@ -306,7 +306,7 @@ def _share_work(
     return {name: array.astype(jnp.int32) for name, array in arrays.items()}
 
 
-class _Tiles(NamedTuple):
+class _TileCosts(NamedTuple):
     """Of each tile, i32[tiles]: its iterations, and the costs of starting and of an iteration."""
 
     iterations: Array
@@ -314,7 +314,7 @@ class _Tiles(NamedTuple):
     iteration: Array
 
 
-def _hand_out(tiles: _Tiles, workers: int) -> tuple[Array, Array, Array, Array]:
+def _hand_out(tiles: _TileCosts, workers: int) -> tuple[Array, Array, Array, Array]:
     """Hands out all iterations, in order, by the lowest limit on a worker's cost that suffices.
 
     Under a limit workers take all that they may, one after the other. LIMITS of them are tried side
@@ -334,7 +334,7 @@ def _hand_out(tiles: _Tiles, workers: int) -> tuple[Array, Array, Array, Array]:
     # Sums and ranges are 64-bit integers where jax has those enabled.
     limit, tiles = jax.tree.map(lambda part: part.astype(jnp.int32), (limit, tiles))
 
-    def next_tile(state: tuple[Array, Array], tile: tuple[_Tiles, Array]) -> Any:
+    def next_tile(state: tuple[Array, Array], tile: tuple[_TileCosts, Array]) -> Any:
         """`state` is how many workers have a share, and what the last of them may still take."""
         used, left = state
         (iterations, start, iteration), full = tile
