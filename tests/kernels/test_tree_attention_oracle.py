@@ -55,10 +55,17 @@ def test_tuned_tiles_match_dense_float64(name: str) -> None:
     check(CASES[name], attend)
 
 
-def test_tiles_read_a_long_prefix_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("nodes", "tokens"),
+    [((1, 24), (640, 5)), ((1, 2, 24), (640, 100, 5))],
+    ids=["all lanes see all", "some see more"],
+)
+def test_tiles_read_a_long_prefix_in_step(
+    nodes: tuple[int, ...], tokens: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three wide tiles, whose workers begin in the middle of their parts."""
     monkeypatch.setattr(gpu, "tree_tiles", lambda *shape: STAGGERED)
-    tree = levels_tree((1, 24), (640, 5))
+    tree = levels_tree(nodes, tokens)
     rng = np.random.default_rng(0)
     pool = (LAYER + 1, tree.num_blocks, 1, 16, 64)
     q, k, v = (rng.normal(size=shape).astype(np.float32) for shape in ((24, 4, 64), pool, pool))
