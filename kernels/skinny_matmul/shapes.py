@@ -69,9 +69,10 @@ def tile_blocks(rows: int, outputs: int, depth: int, swiglu: bool, itemsize: int
 
 
 def depth_shares(rows: int, outputs: int, depth: int) -> int:
-    """Shares of the depth in XLA's products of many rows, to give every multiprocessor a tile."""
+    """Shares of the depth in XLA's products of many rows, to give every multiprocessor a tile.
+
+    Products of at most 128 rows cuBLAS splits by itself.
+    """
     tiles = -(-rows // 128) * -(-outputs // 128)
-    shares = 1
-    while tiles * shares * 2 <= MULTIPROCESSORS and depth % (shares * 2048) == 0 and shares < 4:
-        shares *= 2
-    return shares
+    split = rows > 128 and tiles * 2 <= MULTIPROCESSORS and depth % 2048 == 0
+    return 2 if split else 1

@@ -41,13 +41,12 @@ def tree_tiles(group: int, head_dim: int, itemsize: int, rows: int) -> TreeTiles
     """Tile sizes for `group` query heads a kv head, and `rows` lanes times query heads."""
     narrow_rows = max(16, 1 << (group - 1).bit_length())
     keys = 64 if head_dim * itemsize <= 256 else 32
-    few = rows <= 512  # of which each has many partials, and a program of its own
+    few = rows <= 1024  # of which each has many partials
     return TreeTiles(
         narrow_rows=narrow_rows,
         wide_rows=max(64, 4 * narrow_rows),
         wide_keys=keys,
         narrow_keys=64 if head_dim * itemsize <= 512 else 32,
         warps=4 if head_dim * itemsize <= 512 else 8,  # with four its registers would spill
-        merge_pieces=16 if few else 8,
-        merge_warps=2 if few else 1,
+        merge_pieces=min(32, 4096 // head_dim) if few else 8,
     )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, gpu, residual_matmul, skinny_matmul
+from dendrite_jax.kernels.skinny_matmul import gpu, residual_matmul, skinny_matmul
 from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks, depth_shares
 from kernels.dense import BOUNDS
 from kernels.interpreter import interpreted  # noqa: F401
@@ -76,11 +76,13 @@ def test_tuned_tiles_cover_every_column(depth: int, outputs: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("depth", "shares"), [(2048, 2), (4096, 4)])
-def test_shares_of_the_depth_of_many_rows(depth: int, shares: int, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("rows", "depth", "shares"), [(129, 4096, 2), (129, 1024, 1), (128, 2048, 1)]
+)
+def test_shares_of_the_depth_of_many_rows(rows: int, depth: int, shares: int, dtype: str) -> None:
     """XLA's product in shares, added up by the kernel that takes the norm."""
-    arguments = residual_operands(MAX_ROWS + 1, 24, depth=depth, dtype=dtype)
-    assert depth_shares(MAX_ROWS + 1, 24, depth) == shares
+    arguments = residual_operands(rows, 24, depth=depth, dtype=dtype)
+    assert depth_shares(rows, 24, depth) == shares
     y, normed = residual_matmul(**arguments, implementation="triton")
     want, want_normed = residual_oracle(**arguments)
     assert normed is not None
