@@ -41,12 +41,16 @@ def tree_tiles(group: int, head_dim: int, itemsize: int, rows: int) -> TreeTiles
     """Tile sizes for `group` query heads a kv head, and `rows` lanes times query heads."""
     narrow_rows = max(16, 1 << (group - 1).bit_length())
     keys = 64 if head_dim * itemsize <= 256 else 32
-    few = rows <= 1024  # of which each has many partials
+    merge: dict[str, int] = {}
+    if rows <= 1024:  # which have many partials each
+        merge = {"merge_pieces": min(32, 4096 // head_dim)}
+    elif rows >= 4096:  # too many for a program each
+        merge = {"merge_rows": 4, "merge_pieces": 4}
     return TreeTiles(
         narrow_rows=narrow_rows,
         wide_rows=max(64, 4 * narrow_rows),
         wide_keys=keys,
         narrow_keys=64 if head_dim * itemsize <= 512 else 32,
         warps=4 if head_dim * itemsize <= 512 else 8,  # with four its registers would spill
-        merge_pieces=min(32, 4096 // head_dim) if few else 8,
+        **merge,
     )
