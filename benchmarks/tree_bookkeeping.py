@@ -26,6 +26,7 @@ from dendrite_jax.cache import Appended, KVPool
 from dendrite_jax.engine import PLAIN
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.tree_attention import make_plan
+from dendrite_jax.kernels.tree_attention.plan import Plan
 from dendrite_jax.models import Decoder, ModelConfig
 
 
@@ -55,12 +56,20 @@ class HollowDecoder(struct.PyTreeNode):
         config = self.config
         return {"num_layers": 1, "num_kv_heads": config.num_kv_heads, "head_dim": config.head_dim}
 
+    def plan(
+        self, pool: KVPool, table: Array, length: Array, previous: Plan | None = None
+    ) -> Plan | None:
+        """The plan of a decoder whose layers all see the same, kept where it still fits."""
+        if not self.plans:
+            return None
+        return make_plan(table, length, pool.k, self.config.num_heads, previous=previous)
+
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         """The pool as it was, and hidden states [lanes, tokens, hidden] that need the plan."""
         hidden = jnp.broadcast_to(tokens[..., None], (*tokens.shape, self.hidden_size))
-        if self.plans and tokens.shape[1] == 1:
-            plan = make_plan(appended.table, appended.length, pool.k, self.config.num_heads)
-            hidden = hidden + sum(jnp.sum(array) % 2 for array in jax.tree.leaves(plan))
+        if tokens.shape[1] == 1:
+            plan = appended.plan or self.plan(pool, appended.table, appended.length)
+            hidden, _ = jax.lax.optimization_barrier((hidden, plan))
         return pool, hidden.astype(self.dtype)
 
     def unembed(self, hidden: Array) -> Array:

@@ -25,7 +25,7 @@ def tiles_for(num_heads: int, k_pool: Array, lanes: int) -> TreeTiles:
     """
     check_pool(num_heads, k_pool)
     _, _, num_kv_heads, _, head_dim = k_pool.shape
-    return tree_tiles(num_heads // num_kv_heads, head_dim, k_pool.dtype.itemsize, lanes * num_heads)
+    return tree_tiles(lanes, num_heads, num_kv_heads, head_dim, k_pool.dtype.itemsize)
 
 
 def make_plan(

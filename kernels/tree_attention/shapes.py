@@ -37,9 +37,12 @@ class TreeTiles:
         return self.wide_rows // group // narrow * narrow, narrow
 
 
-def tree_tiles(group: int, head_dim: int, itemsize: int, rows: int) -> TreeTiles:
-    """Tile sizes for `group` query heads a kv head, and `rows` lanes times query heads."""
-    narrow_rows = max(16, 1 << (group - 1).bit_length())
+def tree_tiles(
+    lanes: int, num_heads: int, num_kv_heads: int, head_dim: int, itemsize: int
+) -> TreeTiles:
+    """Tile sizes for a number of lanes, and a head dimension of elements of `itemsize` bytes."""
+    rows = lanes * num_heads
+    narrow_rows = max(16, 1 << (num_heads // num_kv_heads - 1).bit_length())
     keys = 64 if head_dim * itemsize <= 256 else 32
     merge: dict[str, int] = {}
     if rows <= 1024:  # which have many partials each
@@ -52,5 +55,6 @@ def tree_tiles(group: int, head_dim: int, itemsize: int, rows: int) -> TreeTiles
         wide_keys=keys,
         narrow_keys=64 if head_dim * itemsize <= 512 else 32,
         warps=4 if head_dim * itemsize <= 512 else 8,  # with four its registers would spill
+        programs=132 if num_kv_heads == 1 and rows <= 512 else 264,  # the merge of more costs more
         **merge,
     )

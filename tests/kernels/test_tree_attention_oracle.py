@@ -38,7 +38,7 @@ def attend(q: Any, k: Any, v: Any, table: Any, length: Any, **options: Any) -> A
     return jax.jit(compute, static_argnums=3)(q, k, v, LAYER, table, length)
 
 
-STAGGERED = dataclasses.replace(small_tiles(4, 64, 4, 24), programs=6, wide_tile_cost=16)
+STAGGERED = dataclasses.replace(small_tiles(24, 4, 1, 64, 4), programs=6, wide_tile_cost=16)
 """Starting on a tile takes as long as eight blocks of it, so that parts are not in phase."""
 
 

@@ -50,7 +50,7 @@ CONFIGURATIONS = {  # tiles, query heads of a kv head, window
     "a window": (SMALL, 2, 20),
     "a window of one token": (SMALL, 4, 1),
     "unequal costs": (UNEQUAL, 1, None),
-    "all lanes in one wide tile": (tree_tiles(2, 128, 2, LANES), 2, None),
+    "all lanes in one wide tile": (tree_tiles(LANES, 2 * KV_HEADS, KV_HEADS, 128, 2), 2, None),
     "all lanes in one narrow tile": (TreeTiles(narrow_rows=64, programs=8), 1, None),
 }
 

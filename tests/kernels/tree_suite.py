@@ -86,9 +86,11 @@ def operands(case: Case, seed: int = 0) -> tuple[jax.Array, jax.Array, jax.Array
     return q, k, v
 
 
-def small_tiles(group: int, head_dim: int, itemsize: int, lanes: int) -> TreeTiles:
+def small_tiles(
+    lanes: int, num_heads: int, num_kv_heads: int, head_dim: int, itemsize: int
+) -> TreeTiles:
     """Tiles of few lanes and keys, so that small trees have several of each kind."""
-    narrow = max(16, 1 << (group - 1).bit_length())
+    narrow = max(16, 1 << (num_heads // num_kv_heads - 1).bit_length())
     return TreeTiles(
         wide_rows=2 * narrow,
         wide_keys=32,
