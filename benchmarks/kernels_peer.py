@@ -7,6 +7,7 @@ choice. Times are of CUDA graphs over rotated layers; its planning on the host i
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -143,6 +144,11 @@ def _wrappers(tree: Tree, heads: int, kv_heads: int, own_choice: bool) -> Iterat
         )
 
 
+def _brief(error: Exception) -> str:
+    """The beginning of a message, without the folders of the files that it names."""
+    return re.sub(r"(/[^\s/]+)+/", "", str(error))[:200]
+
+
 def _microseconds(call: Callable[[], Any], repeats: int) -> float:
     """Median device time of a call, by events."""
     import torch
@@ -213,7 +219,7 @@ def _run(heads: list[list[int]], own_choice: bool) -> dict[str, Any]:
                     row[mode] = _time(wrapper, plan, q, caches)
                     outputs[mode] = wrapper.run(q, caches[0]).float()
                 except Exception as error:
-                    row[mode] = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
+                    row[mode] = {"error": f"{type(error).__name__}: {_brief(error)}"}
             for mode, output in outputs.items():
                 first = next(iter(outputs.values()))
                 row[mode]["differs"] = float((output - first).norm() / first.norm())
