@@ -41,12 +41,12 @@ def tree_tiles(
     lanes: int, num_heads: int, num_kv_heads: int, head_dim: int, itemsize: int
 ) -> TreeTiles:
     """Tile sizes for a number of lanes, and a head dimension of elements of `itemsize` bytes."""
-    rows = lanes * num_heads
+    rows = lanes * num_heads  # of q
     narrow_rows = max(16, 1 << (num_heads // num_kv_heads - 1).bit_length())
     keys = 64 if head_dim * itemsize <= 256 else 32
     merge: dict[str, int] = {}
     if rows <= 1024:  # which have many partials each
-        merge = {"merge_pieces": min(32, 4096 // head_dim)}
+        merge = {"merge_pieces": 32 if head_dim <= 128 else 16}
     elif rows >= 4096:  # too many for a program each
         merge = {"merge_rows": 4, "merge_pieces": 4}
     return TreeTiles(
