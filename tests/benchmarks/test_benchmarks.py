@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 
 import pytest
 
+from benchmarks.tiny import TINY
 from dendrite_jax.benchmarks import (
     fork,
     grammar,
@@ -18,17 +18,6 @@ from dendrite_jax.benchmarks import (
 from dendrite_jax.benchmarks.shapes import SHAPES
 
 pytestmark = pytest.mark.slow
-
-TINY = replace(
-    SHAPES["small"],
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=32,
-    num_layers=2,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=16,
-)
 
 
 @pytest.mark.parametrize("context", [64, 1040])  # less than one fill, and one that is no multiple
@@ -41,7 +30,7 @@ def test_fork_counts_bytes(
     monkeypatch.setattr(fork, "CHILDREN", (1, 3))
     result = fork.run(contexts=(context,), shape="tiny")
     assert [row["children"] for row in result["rows"]] == [1, 3]
-    block = 2 * 2 * 1 * 16 * 16 * 4  # k and v, layers, heads, tokens, dim, bytes of a float32
+    block = 2 * 1 * 1 * 16 * 16 * 4  # k and v, layers, heads, tokens, dim, bytes of a float32
     for row in result["rows"]:
         assert row["context"] == context
         assert row["prefix_bytes"] == context // 16 * block

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.tiny import TINY
 from dendrite_jax.benchmarks import branches, kernel_checks, kernels, kernels_peer
 from dendrite_jax.benchmarks.shapes import SHAPES
 from dendrite_jax.benchmarks.trees import BLOCK, TREES, Tree, random_tree
@@ -62,6 +62,11 @@ def test_levels_of_a_cascade_are_the_levels_of_the_tree() -> None:
     assert len(kernels_peer.cascade_levels(*_sorted(TREES["64 unshared x 1024"]()))) == 1
 
 
+def test_an_error_of_the_peer_names_no_folders() -> None:
+    error = RuntimeError("no '/a b' at /opt/some-where/else/batch_decode.cu, 1/2 of it")
+    assert kernels_peer._brief(error) == "no '/a b' at batch_decode.cu, 1/2 of it"
+
+
 def test_the_fastest_mode_of_the_peer_is_taken() -> None:
     row: dict[str, Any] = {
         "tree": "a",
@@ -98,17 +103,7 @@ def test_the_table_shows_what_was_not_measured(capsys: pytest.CaptureFixture[str
 def test_branches_count_their_tokens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny = replace(
-        SHAPES["small"],
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=32,
-        num_layers=1,
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=16,
-    )
-    monkeypatch.setitem(SHAPES, "tiny", tiny)
+    monkeypatch.setitem(SHAPES, "tiny", TINY)
     monkeypatch.setattr(branches, "REPEATS", 3)
     result = branches.run("tiny", context=32, new_tokens=4, branches=(3,))
     assert [row["branches"] for row in result["rows"]] == [3, 4]

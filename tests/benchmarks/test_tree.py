@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.tiny import TINY
 from dendrite_jax import engine
 from dendrite_jax.benchmarks import tree, tree_peer
 from dendrite_jax.benchmarks.shapes import SHAPES
@@ -43,16 +44,6 @@ SIZES = TreeSizes(
     depth=2,
     branching=3,
     batch_tokens=128,
-)
-TINY = replace(
-    SHAPES["small"],
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=32,
-    num_layers=1,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=16,
 )
 
 

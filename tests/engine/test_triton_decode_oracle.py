@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.tiny import TINY
 from dendrite_jax import engine
 from dendrite_jax.benchmarks.shapes import SHAPES, random_model
 from dendrite_jax.cache import CacheConfig
@@ -18,17 +19,7 @@ from dendrite_jax.models import Decoder
 from kernels.interpreter import interpreted  # noqa: F401
 from kernels.tree_suite import small_tiles
 
-TINY = dataclasses.replace(
-    SHAPES["small"],
-    vocab_size=32,
-    hidden_size=64,
-    intermediate_size=64,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=1,
-    tie_word_embeddings=False,
-    windows=(None, 20),
-)
+WINDOWED = dataclasses.replace(TINY, num_layers=2, head_dim=64, windows=(None, 20))
 CACHE = CacheConfig(num_blocks=24, num_slots=6, max_context=64)
 PARENTS = np.array([0, 0, 1, -1], np.int32)
 
@@ -50,8 +41,8 @@ def search(model: Decoder) -> tuple[jax.Array, jax.Array, jax.Array]:
 @pytest.mark.slow
 def test_a_loop_generates_what_plain_xla_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "tree_tiles", small_tiles)
-    monkeypatch.setitem(SHAPES, "tiny", TINY)
-    model = random_model("tiny", jnp.float32)
+    monkeypatch.setitem(SHAPES, "windowed", WINDOWED)
+    model = random_model("windowed", jnp.float32)
     tokens, length, logprobs = search(model.replace(implementation="triton"))
     want_tokens, want_length, want_logprobs = search(model.replace(implementation="xla"))
     np.testing.assert_array_equal(tokens, want_tokens)
