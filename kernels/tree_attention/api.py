@@ -99,7 +99,8 @@ def tree_attention(
     Raises:
       ValueError: shapes or options that do not fit together, or a plan that was made for tables
         of another shape, another window or another number of heads.
-      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype.
+      UnsupportedError: the Triton kernels lack the head_dim, block size or dtype, or a table is
+        wider than a plan can number.
     """
     _check(q, k_pool, v_pool, layer, table, length, window, softcap)
     if scale is None:

@@ -185,7 +185,7 @@ def _launch(
             array_type(q.shape, q.dtype),
             array_type((lanes, num_heads), jnp.float32),
         ),
-        num_warps=tiles.merge_warps,
+        num_warps=1,
         ROWS=tiles.merge_rows,
         PIECES=tiles.merge_pieces,
         **cut,

@@ -29,7 +29,6 @@ class TreeTiles:
     """Rows that a program of the merge combines."""
     merge_pieces: int = 8
     """Partials that it reads at a time."""
-    merge_warps: int = 1
 
     def lanes(self, group: int) -> tuple[int, int]:
         """Lanes of a wide and of a narrow tile, for `group` query heads a kv head."""
