@@ -23,9 +23,9 @@ from jax import Array
 
 from dendrite_jax import cache as kv
 from dendrite_jax import engine
-from dendrite_jax.benchmarks.shapes import random_model
-from dendrite_jax.benchmarks.timing import PARALLEL
-from dendrite_jax.benchmarks.trees import Tree, random_tree
+from dendrite_jax.benchmarks.harness.shapes import random_model
+from dendrite_jax.benchmarks.harness.timing import PARALLEL
+from dendrite_jax.benchmarks.kernels.trees import Tree, random_tree
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GREEDY, GenerateConfig
 from dendrite_jax.kernels.copy_blocks import copy_blocks

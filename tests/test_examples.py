@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dendrite_jax.tasks.game24.rules import apply_step, as_state, parse_step
+from dendrite_jax.tasks.game24.game.rules import apply_step, as_state, parse_step
 from dendrite_jax.tasks.game24.solve import PROMPT_TOKENS
 from source_tree import ROOT
 

@@ -38,7 +38,7 @@ def bench() -> None:
 @compile_cache_option
 def fork(as_json: bool, out: Path | None) -> None:
     """What a fork costs, against an empty call and against copying the cache."""
-    _run("fork", as_json, out)
+    _run("fork.cost", as_json, out)
 
 
 @bench.command()
@@ -47,7 +47,7 @@ def fork(as_json: bool, out: Path | None) -> None:
 @compile_cache_option
 def decode(as_json: bool, out: Path | None) -> None:
     """Decode speed, against the memory bandwidth and against transformers."""
-    _run("decode", as_json, out)
+    _run("decode.loop", as_json, out)
 
 
 @bench.command()
@@ -56,7 +56,7 @@ def decode(as_json: bool, out: Path | None) -> None:
 @compile_cache_option
 def solve(as_json: bool, out: Path | None) -> None:
     """Puzzles a minute, against the same search written with transformers."""
-    _run("solve", as_json, out)
+    _run("solve.puzzles", as_json, out)
 
 
 @bench.command()
@@ -65,7 +65,7 @@ def solve(as_json: bool, out: Path | None) -> None:
 @compile_cache_option
 def grammar(as_json: bool, out: Path | None) -> None:
     """What a grammar costs, against masks that other libraries make on the host."""
-    _run("grammar", as_json, out)
+    _run("grammar.table", as_json, out)
 
 
 @bench.command()
@@ -74,7 +74,7 @@ def grammar(as_json: bool, out: Path | None) -> None:
 @compile_cache_option
 def branches(as_json: bool, out: Path | None) -> None:
     """Prefill of one prompt, and decode of the branches that fork from it."""
-    _run("branches", as_json, out)
+    _run("decode.shared", as_json, out)
 
 
 @bench.command()
@@ -83,7 +83,7 @@ def branches(as_json: bool, out: Path | None) -> None:
 @compile_cache_option
 def tree(as_json: bool, out: Path | None) -> None:
     """Search trees, against a prefill of every branch and against transformers."""
-    _run("tree", as_json, out)
+    _run("tree.table", as_json, out)
 
 
 @bench.command()
@@ -92,7 +92,7 @@ def tree(as_json: bool, out: Path | None) -> None:
 @compile_cache_option
 def kernels(as_json: bool, out: Path | None) -> None:
     """Attention of a decode step on a GPU, against its floor, FlashInfer and jax's own."""
-    _run("kernels", as_json, out)
+    _run("kernels.attention", as_json, out)
 
 
 def _run(name: str, as_json: bool, out: Path | None) -> None:

@@ -28,11 +28,11 @@ from dendrite_jax.cli.common import (
 from dendrite_jax.cli.loading import loading_bar
 
 if TYPE_CHECKING:
-    from dendrite_jax.models import Tokenizer
     from dendrite_jax.search import Scorer, SearchResult
     from dendrite_jax.search.export import Decode
     from dendrite_jax.search.methods import Method
     from dendrite_jax.serving import Engine
+    from dendrite_jax.text import Tokenizer
 
 
 _WITHOUT_EFFECT: dict[str, set[str]] = {

@@ -59,7 +59,7 @@ def solve(
       dendrite solve "4 5 6 10" --html tree.html
     """
     started = time.perf_counter()
-    from dendrite_jax.tasks.game24.rules import check_target, parse_puzzle
+    from dendrite_jax.tasks.game24.game.rules import check_target, parse_puzzle
 
     numbers = parse_puzzle(puzzle)
     check_target(target)

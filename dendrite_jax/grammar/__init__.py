@@ -12,7 +12,11 @@ Lark grammars, unbounded recursion, tables over budget — runs on a `LazyGramma
 an unknown edge stops, the host asks llguidance, the loop goes on (`try_accept_token`).
 """
 
-from dendrite_jax.grammar.compiled import (
+from dendrite_jax.grammar.compiler import GrammarCompiler
+from dendrite_jax.grammar.errors import GrammarError, TooManyStatesError, UnboundedRecursionError
+from dendrite_jax.grammar.grammar import Grammar, GrammarKind
+from dendrite_jax.grammar.lazy.lazy_grammar import LazyGrammar
+from dendrite_jax.grammar.table.compiled import (
     DEAD_STATE,
     DONE_STATE,
     FREE_STATE,
@@ -20,12 +24,8 @@ from dendrite_jax.grammar.compiled import (
     CompiledGrammar,
     stack,
 )
-from dendrite_jax.grammar.compiler import GrammarCompiler
-from dendrite_jax.grammar.errors import GrammarError, TooManyStatesError, UnboundedRecursionError
-from dendrite_jax.grammar.grammar import Grammar, GrammarKind
-from dendrite_jax.grammar.lazy import LazyGrammar
-from dendrite_jax.grammar.lazy_table import LazyTable
-from dendrite_jax.grammar.runtime import (
+from dendrite_jax.grammar.table.lazy_table import LazyTable
+from dendrite_jax.grammar.table.runtime import (
     NO_GRAMMAR,
     accept_token,
     allowed_tokens,

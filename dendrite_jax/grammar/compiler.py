@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from dendrite_jax.grammar.compiled import CompiledGrammar, pack
-from dendrite_jax.grammar.dfa import Dfa
-from dendrite_jax.grammar.dfa_algebra import regex_dfa, texts_dfa
+from dendrite_jax.grammar.automata.dfa import Dfa
+from dendrite_jax.grammar.automata.dfa_algebra import regex_dfa, texts_dfa
+from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES
+from dendrite_jax.grammar.automata.regex_parser import parse_regex
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
 from dendrite_jax.grammar.grammar import Grammar, GrammarKind
 from dendrite_jax.grammar.json_schema.compile import schema_dfa
-from dendrite_jax.grammar.llguidance_matcher import MatcherFactory
-from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES
-from dendrite_jax.grammar.regex_parser import parse_regex
-from dendrite_jax.grammar.token_table import DEFAULT_MAX_BYTES, build_token_table
-from dendrite_jax.grammar.vocabulary import default_cache_dir, load_or_build_trie
+from dendrite_jax.grammar.lazy.llguidance_matcher import MatcherFactory
+from dendrite_jax.grammar.table.compiled import CompiledGrammar, pack
+from dendrite_jax.grammar.table.token_table import DEFAULT_MAX_BYTES, build_token_table
+from dendrite_jax.grammar.table.vocabulary import default_cache_dir, load_or_build_trie
 
 
 class Vocabulary(Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dendrite_jax.models import hf_files
+from dendrite_jax.checkpoints import hf_files
 from dendrite_jax.models.config import ModelConfig, RopeScaling
 
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from jax.typing import DTypeLike
 
+from dendrite_jax.checkpoints.hub import resolve
 from dendrite_jax.models.decoder import Decoder
 from dendrite_jax.models.hf_config import read_config
-from dendrite_jax.models.hub import resolve
-from dendrite_jax.models.tokenizer import Tokenizer
 from dendrite_jax.models.weights import load_params
+from dendrite_jax.text.tokenizer import Tokenizer
 
 
 class Pretrained(NamedTuple):

@@ -16,10 +16,10 @@ import numpy as np
 from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
+from dendrite_jax.checkpoints.safetensors_file import SafetensorsFile, WeightsError, open_checkpoint
 from dendrite_jax.models.config import ModelConfig
 from dendrite_jax.models.decoder import Params
 from dendrite_jax.models.layout import Param, Tensor, build_params, param_layout
-from dendrite_jax.models.safetensors_file import SafetensorsFile, WeightsError, open_checkpoint
 
 Device: TypeAlias = jax.Device | Sharding
 Placement: TypeAlias = Device | Callable[[str, tuple[int, ...]], Device]

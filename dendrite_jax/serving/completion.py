@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dendrite_jax.engine import FINISH_NAMES
-from dendrite_jax.models import TextStream, Tokenizer
+from dendrite_jax.text import TextStream, Tokenizer
 
 
 @dataclass(frozen=True)

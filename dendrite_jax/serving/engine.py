@@ -24,7 +24,7 @@ from dendrite_jax.engine import (
     StopRules,
 )
 from dendrite_jax.grammar import Grammar, GrammarCompiler
-from dendrite_jax.models import Decoder, Tokenizer, load
+from dendrite_jax.models import Decoder, load
 from dendrite_jax.serving.compilation import compilation_cache_folder, loop_options
 from dendrite_jax.serving.completion import Completion, Record
 from dendrite_jax.serving.exit_on_miss import complete_generation
@@ -37,6 +37,7 @@ from dendrite_jax.serving.validation import (
     check_stop_strings,
     check_text,
 )
+from dendrite_jax.text import Tokenizer
 
 STREAM_CHUNK = 8
 """Tokens that `Engine.stream` generates between two visits to the host."""

@@ -8,14 +8,12 @@ import sys
 import pytest
 
 from benchmarks.tiny import TINY
-from dendrite_jax.benchmarks import (
-    fork,
-    grammar,
-    grammar_cases,
-    grammar_engine,
-    grammar_peers,
-)
-from dendrite_jax.benchmarks.shapes import SHAPES
+from dendrite_jax.benchmarks.fork import cost as fork
+from dendrite_jax.benchmarks.grammar import cases as grammar_cases
+from dendrite_jax.benchmarks.grammar import engine as grammar_engine
+from dendrite_jax.benchmarks.grammar import peers as grammar_peers
+from dendrite_jax.benchmarks.grammar import table as grammar
+from dendrite_jax.benchmarks.harness.shapes import SHAPES
 
 pytestmark = pytest.mark.slow
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dendrite_jax.benchmarks import game24
-from dendrite_jax.benchmarks.game24 import Row
-from dendrite_jax.benchmarks.game24_plot import success_plot
-from dendrite_jax.benchmarks.intervals import interval
-from dendrite_jax.benchmarks.uniform_play import success_of_one_play, success_of_plays
+from dendrite_jax.benchmarks.game24 import table as game24
+from dendrite_jax.benchmarks.game24.plot import success_plot
+from dendrite_jax.benchmarks.game24.table import Row
+from dendrite_jax.benchmarks.game24.uniform_play import success_of_one_play, success_of_plays
+from dendrite_jax.benchmarks.harness.intervals import interval
 from dendrite_jax.search import methods
-from dendrite_jax.tasks.game24.graph import load_test_puzzles
-from dendrite_jax.tasks.game24.rules import as_state, legal_moves
+from dendrite_jax.tasks.game24.game.graph import load_test_puzzles
+from dendrite_jax.tasks.game24.game.rules import as_state, legal_moves
 from dendrite_jax.tasks.game24.solutions import Answer, Results, Solution
 
 SOLVABLE, UNSOLVABLE = (4, 5, 6, 10), (1, 1, 1, 1)

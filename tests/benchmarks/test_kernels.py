@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks.tiny import TINY
-from dendrite_jax.benchmarks import branches, kernel_checks, kernels, kernels_peer
-from dendrite_jax.benchmarks.shapes import SHAPES
-from dendrite_jax.benchmarks.trees import BLOCK, TREES, Tree, random_tree
+from dendrite_jax.benchmarks import kernel_checks
+from dendrite_jax.benchmarks.decode import shared as branches
+from dendrite_jax.benchmarks.harness.shapes import SHAPES
+from dendrite_jax.benchmarks.kernels import attention as kernels
+from dendrite_jax.benchmarks.kernels import peer as kernels_peer
+from dendrite_jax.benchmarks.kernels.trees import BLOCK, TREES, Tree, random_tree
 
 
 def test_every_benchmark_of_a_kernel_asks_for_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:

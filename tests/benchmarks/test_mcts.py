@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dendrite_jax.benchmarks import mcts
+from dendrite_jax.benchmarks.mcts import table as mcts
 from dendrite_jax.search.mcts import Uct
 
 

@@ -15,12 +15,13 @@ import pytest
 
 from benchmarks.tiny import TINY
 from dendrite_jax import engine
-from dendrite_jax.benchmarks import tree, tree_peer
-from dendrite_jax.benchmarks.shapes import SHAPES
-from dendrite_jax.benchmarks.tree_bookkeeping import HollowDecoder
-from dendrite_jax.benchmarks.tree_programs import TreePrograms, random_prompt
-from dendrite_jax.benchmarks.tree_reprefill import LevelCost, Reprefill
-from dendrite_jax.benchmarks.tree_sizes import (
+from dendrite_jax.benchmarks.harness.shapes import SHAPES
+from dendrite_jax.benchmarks.tree import peer as tree_peer
+from dendrite_jax.benchmarks.tree import table as tree
+from dendrite_jax.benchmarks.tree.bookkeeping import HollowDecoder
+from dendrite_jax.benchmarks.tree.programs import TreePrograms, random_prompt
+from dendrite_jax.benchmarks.tree.reprefill import LevelCost, Reprefill
+from dendrite_jax.benchmarks.tree.sizes import (
     CPU,
     H100,
     BatchCost,
@@ -28,7 +29,7 @@ from dendrite_jax.benchmarks.tree_sizes import (
     round_seconds,
     tree_seconds,
 )
-from dendrite_jax.benchmarks.tree_workloads import measure_tree
+from dendrite_jax.benchmarks.tree.workloads import measure_tree
 from dendrite_jax.engine import State
 from dendrite_jax.models import Decoder
 from dendrite_jax.testing import BigramModel

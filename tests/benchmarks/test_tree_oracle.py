@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.tiny import TINY
 from dendrite_jax import cache as kv
-from dendrite_jax.benchmarks import tree_bookkeeping
-from dendrite_jax.benchmarks.tree_bookkeeping import HollowDecoder
+from dendrite_jax.benchmarks.tree import bookkeeping as tree_bookkeeping
+from dendrite_jax.benchmarks.tree.bookkeeping import HollowDecoder
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.kernels.tree_attention import make_plan
 

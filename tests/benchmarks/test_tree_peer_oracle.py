@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from dendrite_jax.benchmarks import tree_peer
+from dendrite_jax.benchmarks.tree import peer as tree_peer
 
 
 def test_children_of_copied_rows_continue_their_parents() -> None:

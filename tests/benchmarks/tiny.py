@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dendrite_jax.benchmarks.shapes import SHAPES
+from dendrite_jax.benchmarks.harness.shapes import SHAPES
 
 TINY = replace(
     SHAPES["small"],

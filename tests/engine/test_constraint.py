@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax import checkpoint, engine
+from dendrite_jax import checkpoints, engine
 from dendrite_jax import grammar as gr
 from dendrite_jax.engine import FINISH_NAMES, GREEDY, GenerateConfig, Generated, State, StopRules
 from engine import constraint_programs as programs
@@ -183,8 +183,8 @@ def test_it_maps_over_states() -> None:
 
 def test_a_restored_state_goes_on_under_its_grammar(tmp_path: Path) -> None:
     state, ids = constrained()
-    checkpoint.save(tmp_path / "state", state)
-    restored = checkpoint.restore(tmp_path / "state", constrained(seed=1)[0])
+    checkpoints.save(tmp_path / "state", state)
+    restored = checkpoints.restore(tmp_path / "state", constrained(seed=1)[0])
     expected, found = (run(held, ids)[1] for held in (state, restored))
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     assert finishes(found)[0] == "stop_token"

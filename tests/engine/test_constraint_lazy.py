@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax import checkpoint, engine, search
+from dendrite_jax import checkpoints, engine, search
 from dendrite_jax import grammar as gr
 from dendrite_jax.engine import FINISH_NAMES, Generated, State
 from dendrite_jax.search import BeamSearchConfig, SearchResult
@@ -236,10 +236,10 @@ def test_a_search_that_needs_more_than_there_may_be_names_the_knob() -> None:
 def test_a_restored_state_goes_on_in_another_lazy_grammar(tmp_path: Path) -> None:
     state, ids = started(known(), 3)
     state, begun, _ = run(known(), state, ids)
-    checkpoint.save(tmp_path / "state", state)
+    checkpoints.save(tmp_path / "state", state)
     _, expected, _ = run(known(), state, ids)
     fresh = lazy_grammar()
-    restored = checkpoint.restore(tmp_path / "state", started(fresh)[0])
+    restored = checkpoints.restore(tmp_path / "state", started(fresh)[0])
     restored = resume_grammar(fresh, restored, ids[:3], lanes_of(begun)[:3], INDEX[:3])
     _, found, exits = run(fresh, restored, ids)
     np.testing.assert_array_equal(found.tokens, expected.tokens)

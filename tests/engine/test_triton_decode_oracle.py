@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.tiny import TINY
 from dendrite_jax import engine
-from dendrite_jax.benchmarks.shapes import SHAPES, random_model
+from dendrite_jax.benchmarks.harness.shapes import SHAPES, random_model
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GenerateConfig, Sampling, StopRules
 from dendrite_jax.kernels.tree_attention import gpu

@@ -11,7 +11,7 @@ import llguidance.numpy
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_jax.grammar.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
+from dendrite_jax.grammar.table.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
 from grammar.vocabularies import byte_level, llguidance_tokenizer
 
 # Without it llguidance allows only one tokenisation of what is forced.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dendrite_jax.grammar.errors import GrammarError
-from dendrite_jax.grammar.lark_check import check_rules_can_end
+from dendrite_jax.grammar.lazy.lark_check import check_rules_can_end
 from grammar.oracle import matcher
 from grammar.test_lazy import ARITHMETIC
 

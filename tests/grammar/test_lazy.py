@@ -12,7 +12,7 @@ import pytest
 from llguidance import LLMatcher
 
 from dendrite_jax import grammar as gr
-from dendrite_jax.grammar.lazy_table import PROBES, edge_hash
+from dendrite_jax.grammar.table.lazy_table import PROBES, edge_hash
 from grammar.oracle import mask_of, matcher
 from grammar.vocabularies import byte_level
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dendrite_jax.grammar.automata.dfa import Dfa
 from dendrite_jax.grammar.compiler import GrammarCompiler, byte_automaton
-from dendrite_jax.grammar.dfa import Dfa
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
 from dendrite_jax.grammar.grammar import Grammar
 from grammar.oracle import mismatches, schema_matcher

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dendrite_jax import grammar as gr
-from dendrite_jax.grammar.compiled import bucket
+from dendrite_jax.grammar.table.compiled import bucket
 from grammar.vocabularies import byte_level
 
 TOKENS = byte_level().token_bytes

@@ -11,9 +11,14 @@ import pytest
 import tokenizers
 
 from dendrite_jax import grammar as gr
-from dendrite_jax.grammar import vocabulary
-from dendrite_jax.grammar.vocabulary import NO_NODE, VocabularyTrie, build_trie, load_or_build_trie
-from dendrite_jax.models.tokenizer import Tokenizer
+from dendrite_jax.grammar.table import vocabulary
+from dendrite_jax.grammar.table.vocabulary import (
+    NO_NODE,
+    VocabularyTrie,
+    build_trie,
+    load_or_build_trie,
+)
+from dendrite_jax.text.tokenizer import Tokenizer
 from grammar.vocabularies import byte_level
 from models import tiny_tokenizers
 

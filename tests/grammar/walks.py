@@ -6,7 +6,7 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_jax.grammar.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
+from dendrite_jax.grammar.table.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
 from grammar.oracle import mask_of, unpacked
 from grammar.vocabularies import byte_level
 

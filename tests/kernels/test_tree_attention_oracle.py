@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax.benchmarks.trees import levels_tree
+from dendrite_jax.benchmarks.kernels.trees import levels_tree
 from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.tree_attention import gpu, make_plan, tree_attention
 from kernels.dense import assert_close, paged_oracle

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dendrite_jax.benchmarks.trees import Tree, levels_tree, random_tree
+from dendrite_jax.benchmarks.kernels.trees import Tree, levels_tree, random_tree
 from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles, tree_tiles
 

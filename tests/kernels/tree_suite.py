@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax.benchmarks.trees import Tree, levels_tree, random_tree
+from dendrite_jax.benchmarks.kernels.trees import Tree, levels_tree, random_tree
 from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 from kernels.dense import assert_close, paged_oracle, wide

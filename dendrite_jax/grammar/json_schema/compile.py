@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dendrite_jax.grammar.dfa import Dfa
+from dendrite_jax.grammar.automata.dfa import Dfa
+from dendrite_jax.grammar.automata.minimise import minimise
+from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.json_schema.emit import SchemaEmitter, Unsatisfiable
 from dendrite_jax.grammar.json_schema.options import KEY, SchemaOptions, read_options
 from dendrite_jax.grammar.json_schema.parse import parse_schema
-from dendrite_jax.grammar.minimise import minimise
-from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES
 
 
 def schema_dfa(

@@ -7,13 +7,15 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 
-from dendrite_jax.grammar.dfa import Dfa
-from dendrite_jax.grammar.dfa_algebra import (
+from dendrite_jax.grammar.automata.dfa import Dfa
+from dendrite_jax.grammar.automata.dfa_algebra import (
     difference,
     json_quoted,
     regex_dfa,
     texts_dfa,
 )
+from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES, Nfa
+from dendrite_jax.grammar.automata.regex_parser import parse_regex
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
 from dendrite_jax.grammar.json_schema.intersect import item_schema, property_schema
 from dendrite_jax.grammar.json_schema.nodes import (
@@ -35,8 +37,6 @@ from dendrite_jax.grammar.json_schema.number_automata import number_dfa
 from dendrite_jax.grammar.json_schema.options import SchemaOptions
 from dendrite_jax.grammar.json_schema.parse import ParsedSchema
 from dendrite_jax.grammar.json_schema.strings import any_text_dfa, pattern_dfa, string_dfa
-from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES, Nfa
-from dendrite_jax.grammar.regex_parser import parse_regex
 
 # What "any value" is called where recursion is counted.
 _ANYTHING = "any value"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import TypeVar
 
-from dendrite_jax.grammar.dfa_algebra import intersection
+from dendrite_jax.grammar.automata.dfa_algebra import intersection
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.json_schema.nodes import (
     AnyOf,

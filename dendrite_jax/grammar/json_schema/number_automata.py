@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from fractions import Fraction
 
-from dendrite_jax.grammar.dfa import Dfa
-from dendrite_jax.grammar.dfa_algebra import intersection, regex_dfa
+from dendrite_jax.grammar.automata.dfa import Dfa
+from dendrite_jax.grammar.automata.dfa_algebra import intersection, regex_dfa
+from dendrite_jax.grammar.automata.multiples import multiples_dfa
+from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES, Nfa
+from dendrite_jax.grammar.automata.regex_ast import literal, optional
 from dendrite_jax.grammar.json_schema import numerals
 from dendrite_jax.grammar.json_schema.nodes import Number
-from dendrite_jax.grammar.multiples import multiples_dfa
-from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES, Nfa
-from dendrite_jax.grammar.regex_ast import literal, optional
 
 
 @functools.lru_cache(512)

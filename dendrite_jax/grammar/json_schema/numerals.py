@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import decimal
 
-from dendrite_jax.grammar.regex_ast import (
+from dendrite_jax.grammar.automata.regex_ast import (
     EMPTY,
     Chars,
     Node,

@@ -6,15 +6,15 @@ import functools
 
 import numpy as np
 
-from dendrite_jax.grammar.charset import ANY
-from dendrite_jax.grammar.dfa import DEAD, START, Dfa
-from dendrite_jax.grammar.dfa_algebra import intersection, json_quoted, regex_dfa
+from dendrite_jax.grammar.automata.charset import ANY
+from dendrite_jax.grammar.automata.dfa import DEAD, START, Dfa
+from dendrite_jax.grammar.automata.dfa_algebra import intersection, json_quoted, regex_dfa
+from dendrite_jax.grammar.automata.minimise import minimise
+from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES
+from dendrite_jax.grammar.automata.regex_ast import Chars, Repeat, concat, literal
+from dendrite_jax.grammar.automata.regex_parser import parse_regex
 from dendrite_jax.grammar.errors import TooManyStatesError
 from dendrite_jax.grammar.json_schema.nodes import Pattern, String
-from dendrite_jax.grammar.minimise import minimise
-from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES
-from dendrite_jax.grammar.regex_ast import Chars, Repeat, concat, literal
-from dendrite_jax.grammar.regex_parser import parse_regex
 
 _CACHED = 512
 _ANY_TEXT = Repeat(Chars(ANY), 0, None)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from dendrite_jax.grammar.automata.regex_parser import parse_regex
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.json_schema.formats import FORMATS
 from dendrite_jax.grammar.json_schema.intersect import check_disjoint, checked_object
@@ -21,7 +22,6 @@ from dendrite_jax.grammar.json_schema.nodes import (
     String,
 )
 from dendrite_jax.grammar.json_schema.strings import pattern_dfa
-from dendrite_jax.grammar.regex_parser import parse_regex
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")
 

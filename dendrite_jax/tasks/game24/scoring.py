@@ -8,8 +8,8 @@ from flax import struct
 from dendrite_jax import engine
 from dendrite_jax.engine import Model, State
 from dendrite_jax.search import Scored, Thoughts, ValueTokens
-from dendrite_jax.tasks.game24 import vocabulary as vocab
-from dendrite_jax.tasks.game24.token_rules import (
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
+from dendrite_jax.tasks.game24.game.token_rules import (
     is_legal_step,
     numbers_before,
     parse_step,

@@ -11,7 +11,13 @@ from dendrite_jax.engine import NO_TOKEN
 from dendrite_jax.search import NO_NODE, ROOT, SearchTree, path_tokens
 from dendrite_jax.search.export import Decode
 from dendrite_jax.search.methods import View
-from dendrite_jax.tasks.game24.rules import State, apply_step, as_state, build_expression, judge
+from dendrite_jax.tasks.game24.game.rules import (
+    State,
+    apply_step,
+    as_state,
+    build_expression,
+    judge,
+)
 
 
 @dataclass(frozen=True)

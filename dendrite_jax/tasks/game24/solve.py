@@ -22,11 +22,11 @@ from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.cache.append import blocks_per_lane
 from dendrite_jax.engine import PLAIN, Model, Sampling, State, StopRules
-from dendrite_jax.models import Pretrained, Tokenizer, load
+from dendrite_jax.models import Pretrained, load
 from dendrite_jax.search import NO_NODE, SampleThoughts, Scorer, SearchResult
 from dendrite_jax.search.methods import Method, Pieces, View, build
-from dendrite_jax.tasks.game24 import vocabulary as vocab
-from dendrite_jax.tasks.game24.rules import (
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
+from dendrite_jax.tasks.game24.game.rules import (
     PUZZLE_SIZE,
     PuzzleError,
     as_state,
@@ -34,9 +34,10 @@ from dendrite_jax.tasks.game24.rules import (
     format_prompt,
     parse_puzzle,
 )
+from dendrite_jax.tasks.game24.game.token_rules import LINE_TOKENS
 from dendrite_jax.tasks.game24.scoring import Game24Scorer
 from dendrite_jax.tasks.game24.solutions import Results, Snapshot, judge_snapshot
-from dendrite_jax.tasks.game24.token_rules import LINE_TOKENS
+from dendrite_jax.text import Tokenizer
 
 PROMPT_TOKENS = PUZZLE_SIZE + 5
 """The start of the text, `Make`, the target, ` from`, the numbers and the newline."""

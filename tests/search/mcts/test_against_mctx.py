@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax.benchmarks.mcts_toy import Toy
+from dendrite_jax.benchmarks.mcts.toy import Toy
 from dendrite_jax.search.mcts import Gumbel, Puct, Rule, Uct
 from dendrite_jax.search.mcts.config import SimulationConfig
 from dendrite_jax.search.mcts.core import Simulations, begin, run

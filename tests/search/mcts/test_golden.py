@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from dendrite_jax.benchmarks.mcts_toy import Toy
+from dendrite_jax.benchmarks.mcts.toy import Toy
 from dendrite_jax.search.mcts import Gumbel, Puct, Rule, Uct
 from dendrite_jax.search.mcts.config import SimulationConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dendrite_jax.tasks.game24.graph import (
+from dendrite_jax.tasks.game24.game.graph import (
     Split,
     StateGraph,
     add_wide_states,

@@ -9,21 +9,21 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from dendrite_jax.tasks.game24.graph import (
+from dendrite_jax.tasks.game24.game.graph import (
     DEV_PUZZLES,
     Split,
     StateGraph,
     load_test_puzzles,
     split_states,
 )
-from dendrite_jax.tasks.game24.rules import (
+from dendrite_jax.tasks.game24.game.rules import (
     OPERATORS,
     all_puzzles,
     as_state,
     legal_moves,
     reachable_values,
 )
-from dendrite_jax.tasks.game24.values import value_table
+from dendrite_jax.tasks.game24.game.values import value_table
 
 
 def solvable_by_brute_force(target: int) -> np.ndarray:

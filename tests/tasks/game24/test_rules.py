@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from dendrite_jax.tasks.game24.rules import (
+from dendrite_jax.tasks.game24.game.rules import (
     PuzzleError,
     all_puzzles,
     apply_step,

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from dendrite_jax.tasks.game24 import vocabulary as vocab
-from dendrite_jax.tasks.game24.graph import Split, StateGraph
-from dendrite_jax.tasks.game24.rules import (
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
+from dendrite_jax.tasks.game24.game.graph import Split, StateGraph
+from dendrite_jax.tasks.game24.game.rules import (
     Move,
     State,
     apply_step,
@@ -22,7 +22,7 @@ from dendrite_jax.tasks.game24.rules import (
     legal_moves,
     reachable_values,
 )
-from dendrite_jax.tasks.game24.sampling import (
+from dendrite_jax.tasks.game24.training.sampling import (
     POLICY,
     VERDICT,
     Mix,
@@ -32,7 +32,7 @@ from dendrite_jax.tasks.game24.sampling import (
     sample_json,
     sample_text,
 )
-from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
+from dendrite_jax.tasks.game24.training.tokenizer_build import build_tokenizer
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ import pytest
 from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.search import RandomValues, Scored, Scorer, Thoughts
-from dendrite_jax.tasks.game24 import vocabulary as vocab
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
+from dendrite_jax.tasks.game24.game.token_rules import LINE_TOKENS
 from dendrite_jax.tasks.game24.scoring import Game24Scorer
-from dendrite_jax.tasks.game24.token_rules import LINE_TOKENS
-from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
+from dendrite_jax.tasks.game24.training.tokenizer_build import build_tokenizer
 from dendrite_jax.testing.bigram import BigramModel
 
 PROMPT = "Make 24 from 4 5 6 10\n"

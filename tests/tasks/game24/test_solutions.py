@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from dendrite_jax.cache import Ledger
-from dendrite_jax.models import Tokenizer
 from dendrite_jax.search import NO_NODE, ROOT, SearchResult, SearchTree
 from dendrite_jax.search.methods import View
 from dendrite_jax.tasks.game24.solutions import Results, Snapshot, judge_snapshot
-from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
+from dendrite_jax.tasks.game24.training.tokenizer_build import build_tokenizer
+from dendrite_jax.text import Tokenizer
 
 # Parent and step of the nodes 1, 2, … of one puzzle, 4 5 6 10.
 NODES = (

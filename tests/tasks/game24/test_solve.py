@@ -12,12 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from dendrite_jax.models import Tokenizer
 from dendrite_jax.search import NO_NODE, path_tokens
-from dendrite_jax.tasks.game24 import vocabulary as vocab
-from dendrite_jax.tasks.game24.checkpoint import save_checkpoint
-from dendrite_jax.tasks.game24.network import init_params
-from dendrite_jax.tasks.game24.rules import (
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
+from dendrite_jax.tasks.game24.game.rules import (
     Move,
     PuzzleError,
     State,
@@ -34,8 +31,11 @@ from dendrite_jax.tasks.game24.solve import (
     cache_config,
     load_solver,
 )
-from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
-from dendrite_jax.tasks.game24.training import llama_config
+from dendrite_jax.tasks.game24.training.checkpoint import save_checkpoint
+from dendrite_jax.tasks.game24.training.network import init_params
+from dendrite_jax.tasks.game24.training.recipe import llama_config
+from dendrite_jax.tasks.game24.training.tokenizer_build import build_tokenizer
+from dendrite_jax.text import Tokenizer
 from tasks.game24.trie_model import TrieModel, build_trie
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax.tasks.game24 import vocabulary as vocab
-from dendrite_jax.tasks.game24.graph import StateGraph
-from dendrite_jax.tasks.game24.rules import (
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
+from dendrite_jax.tasks.game24.game.graph import StateGraph
+from dendrite_jax.tasks.game24.game.rules import (
     MAX_DENOMINATOR,
     MAX_NUMERATOR,
     OPERATORS,
@@ -29,7 +29,7 @@ from dendrite_jax.tasks.game24.rules import (
     is_representable,
     legal_moves,
 )
-from dendrite_jax.tasks.game24.token_rules import (
+from dendrite_jax.tasks.game24.game.token_rules import (
     ABSENT,
     UNITS_PER_ONE,
     is_legal_step,
@@ -37,8 +37,8 @@ from dendrite_jax.tasks.game24.token_rules import (
     parse_step,
     remaining_key,
 )
-from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
-from dendrite_jax.tasks.game24.values import NO_VALUE, value_table
+from dendrite_jax.tasks.game24.game.values import NO_VALUE, value_table
+from dendrite_jax.tasks.game24.training.tokenizer_build import build_tokenizer
 
 CONTEXT = 80
 LANES = 2048

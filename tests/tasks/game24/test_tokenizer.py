@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dendrite_jax.models.tokenizer import Tokenizer
-from dendrite_jax.tasks.game24 import vocabulary as vocab
-from dendrite_jax.tasks.game24.rules import (
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
+from dendrite_jax.tasks.game24.game.rules import (
     MAX_TARGET,
     all_puzzles,
     format_prompt,
     format_step,
     legal_moves,
 )
-from dendrite_jax.tasks.game24.tokenizer_build import build_tokenizer
+from dendrite_jax.tasks.game24.training.tokenizer_build import build_tokenizer
+from dendrite_jax.text.tokenizer import Tokenizer
 
 SHIPPED = files("dendrite_jax.tasks.game24").joinpath("weights/tokenizer.json")
 

@@ -15,12 +15,11 @@ from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.models import load
 from dendrite_jax.models.decoder import Decoder
-from dendrite_jax.tasks.game24 import vocabulary as vocab
-from dendrite_jax.tasks.game24.checkpoint import save_checkpoint
-from dendrite_jax.tasks.game24.graph import Split, StateGraph
-from dendrite_jax.tasks.game24.network import forward
-from dendrite_jax.tasks.game24.sampling import TEXT_LENGTH, device_tables
-from dendrite_jax.tasks.game24.training import (
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
+from dendrite_jax.tasks.game24.game.graph import Split, StateGraph
+from dendrite_jax.tasks.game24.training.checkpoint import save_checkpoint
+from dendrite_jax.tasks.game24.training.network import forward
+from dendrite_jax.tasks.game24.training.recipe import (
     StepMetrics,
     TrainOptions,
     TrainState,
@@ -28,6 +27,7 @@ from dendrite_jax.tasks.game24.training import (
     llama_config,
     make_train_call,
 )
+from dendrite_jax.tasks.game24.training.sampling import TEXT_LENGTH, device_tables
 
 pytestmark = pytest.mark.slow
 

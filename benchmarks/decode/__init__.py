@@ -1,0 +1,1 @@
+"""Decode speed: of branches apart, and of branches that share a prompt."""

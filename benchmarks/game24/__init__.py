@@ -1,0 +1,1 @@
+"""Success at the Game of 24 by every search."""

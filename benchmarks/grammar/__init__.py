@@ -1,0 +1,1 @@
+"""What a grammar costs to compile and to run."""

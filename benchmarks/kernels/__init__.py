@@ -1,0 +1,1 @@
+"""Attention kernels against their floors and their peers."""

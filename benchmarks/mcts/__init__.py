@@ -1,0 +1,1 @@
+"""The bookkeeping of Monte Carlo tree search, beside mctx."""

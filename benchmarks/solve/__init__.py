@@ -1,0 +1,1 @@
+"""Puzzles a minute, beside the same search with transformers."""

@@ -1,0 +1,1 @@
+"""Search trees: rounds and complete trees."""

@@ -1,0 +1,1 @@
+"""Byte automata: regular expressions to NFAs, DFAs, their algebra and minimisation; host side."""

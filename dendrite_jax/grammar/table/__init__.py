@@ -1,0 +1,1 @@
+"""Automata over tokens: built on the host, run on the device."""
