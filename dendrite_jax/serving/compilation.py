@@ -10,17 +10,27 @@ import jax
 CACHE_VARIABLE = "DENDRITE_COMPILATION_CACHE"
 """Environment variable that moves the cache; an empty value turns it off."""
 
+COMMAND_BUFFERS = (
+    "FUSION",
+    "CUBLAS",
+    "CUDNN",
+    "CUSTOM_CALL",
+    "CONDITIONAL",
+    "DYNAMIC_SLICE_FUSION",
+)
+"""What XLA may capture in CUDA graphs. Not WHILE: with it a compiled beam search of few lanes is
+right at its first call and wrong from its second on (jaxlib 0.11.2), since the captured loop seems
+to read its predicate before the call has written it."""
+
 LOOP_OPTIONS: dict[str, str | int] = {
-    "xla_gpu_enable_command_buffer": (
-        "FUSION,CUBLAS,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION"
-    ),
+    "xla_gpu_enable_command_buffer": ",".join(COMMAND_BUFFERS),
     "xla_gpu_graph_min_graph_size": 1,
     "xla_gpu_enable_triton_gemm": False,
 }
 """`jax.jit(..., compiler_options=)` for a decode loop: CUDA graphs, and products by cuBLAS alone.
 
-On one H100 the graphs cut a `while_loop` of ten small kernels from 67 to 16 µs an iteration. Where
-XLA may use Triton it also splits products that cuBLAS multiplies faster whole.
+The graphs hold the body of a loop, whose many small kernels then cost no launch each. Where XLA may
+use Triton it also splits products that cuBLAS multiplies faster whole.
 """
 
 
