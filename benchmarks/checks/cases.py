@@ -135,7 +135,7 @@ def all_cases() -> list[Case]:
     reward = {"score": reward_model()}
     cases = list(_generations())
     for few, width in ((True, 4), (False, 32)):
-        for name, call, config, lanes in _searches(width):
+        for name, call, config, lanes in searches(width):
             problems = 1 if few else 4
             size = "few" if few else "many"
             plain = Case(
@@ -178,7 +178,7 @@ def _variant(case: Case, what: str, **changes: Any) -> Case:
     return Case(**values | changes | {"name": f"{case.name}, {what}"})
 
 
-def _searches(width: int) -> list[tuple[str, Callable[..., Any], Any, int]]:
+def searches(width: int) -> list[tuple[str, Callable[..., Any], Any, int]]:
     """Name, f(model, state, roots, key, **pieces), config and lanes of every search."""
     expand = SampleThoughts(THOUGHT, StopRules.of(STOPS), any_end=True)
     beams = search.BeamSearchConfig(width=width, max_new_tokens=NEW_TOKENS)
