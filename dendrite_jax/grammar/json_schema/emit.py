@@ -15,7 +15,8 @@ from dendrite_jax.grammar.dfa_algebra import (
     texts_dfa,
 )
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
-from dendrite_jax.grammar.json_schema.intersect import item_schema, property_schema
+from dendrite_jax.grammar.json_schema.disjoint import certainly_disjoint, pairwise_disjoint
+from dendrite_jax.grammar.json_schema.members import item_schema, property_schema
 from dendrite_jax.grammar.json_schema.nodes import (
     AnyOf,
     AnyValue,
@@ -89,7 +90,7 @@ class SchemaEmitter:
         if isinstance(schema, Ref):
             with self._nested(schema.uri):
                 return self.emit(self.definitions[schema.uri], source)
-        if isinstance(schema, OneOf) and not (self.options.coerce_one_of or self.options.lenient):
+        if isinstance(schema, OneOf) and not self._may_be_any_of(schema):
             raise GrammarError(
                 "oneOf is supported only where its options are seen to exclude each other "
                 "(or with coerce_one_of)",
@@ -109,6 +110,11 @@ class SchemaEmitter:
         if isinstance(schema, Number):
             return self._token(number_dfa(schema, self.part_states), source)
         return self._string(schema, source)
+
+    def _may_be_any_of(self, schema: OneOf) -> bool:
+        """Whether the options exclude each other, now that every definition has been read."""
+        coerced = self.options.coerce_one_of or self.options.lenient
+        return coerced or pairwise_disjoint(schema.options, self.definitions)
 
     def _writer(self, schema: Schema) -> _Writer:
         return functools.partial(self.emit, schema)
@@ -261,7 +267,8 @@ class SchemaEmitter:
         source: int,
     ) -> int:
         """An object of listed properties of which at least, at most or exactly one is optional."""
-        open_ended = schema.patterns or not isinstance(schema.additional, Nothing)
+        others = (*schema.patterns.values(), schema.additional)
+        open_ended = not all(certainly_disjoint(s, s, self.definitions) for s in others)
         if least > 1 or most not in (None, 1) or open_ended:
             raise GrammarError(
                 "minProperties and maxProperties are supported only where all properties listed "

@@ -158,7 +158,7 @@ class _SchemaReader:
             pending[keyword] = [True] * len(value)
 
     def _meet(self, left: Schema, right: Schema) -> Schema:
-        return intersect(left, right, self._definition)
+        return intersect(left, right, self.definitions)
 
     def _typed(self, pending: dict[str, Any], schema: Mapping[str, Any], place: str) -> Schema:
         """What the keywords that depend on the type allow."""
@@ -169,7 +169,7 @@ class _SchemaReader:
         if not isinstance(names, list):
             raise GrammarError(f"type must be a string or an array, not {names!r}", place)
         options = tuple(self.types.read(name, pending, place) for name in names)
-        return normalised(AnyOf(options))
+        return normalised(AnyOf(options), self.definitions)
 
     def _apply(self, result: Schema, keyword: str, value: Any, place: str) -> Schema:
         here = f"{place}/{keyword}"
@@ -183,24 +183,21 @@ class _SchemaReader:
         if not isinstance(value, list):
             raise GrammarError(f"{keyword} must be an array, not {value!r}", place)
         if keyword == "enum":
-            return self._meet(result, normalised(AnyOf(tuple(map(constant, value)))))
+            return self._meet(
+                result, normalised(AnyOf(tuple(map(constant, value))), self.definitions)
+            )
         options = tuple(self.read(option, f"{here}/{i}") for i, option in enumerate(value))
         if keyword == "allOf":
             for option in options:
                 result = self._meet(result, option)
             return result
         union = AnyOf(options) if keyword == "anyOf" else OneOf(options, here)
-        return self._meet(result, normalised(union))
+        return self._meet(result, normalised(union, self.definitions))
 
     def _define(self, uri: str, place: str) -> None:
         if uri not in self.definitions and uri not in self.open:
             self.open.add(uri)
             self.definitions[uri] = self.read(self._look_up(uri, place), uri)
-
-    def _definition(self, uri: str) -> Schema:
-        if uri not in self.definitions:
-            raise GrammarError(f"$ref {uri!r} beside other keywords refers to itself")
-        return self.definitions[uri]
 
     def _look_up(self, uri: str, place: str) -> Any:
         if uri in ("#", "#/"):
