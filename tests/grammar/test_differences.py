@@ -11,6 +11,12 @@
    read them as Unicode.
 5. Integers beyond 2^53 in bounds, `const` and `enum`: llguidance rounds them to doubles. Here they
    are exact.
+6. Numbers next to a bound: below a maximum of 0.95 llguidance writes 0.90 and not 0.9, and after a
+   bound's last digit no zeros. Here every spelling of a value within bounds is taken.
+7. Multiples: llguidance writes 5.50 as a multiple of 0.25 and not 5.5. Here both are taken.
+8. Single values: llguidance writes 2 for 2.0. Here 2.0 is taken too.
+9. Zero with a minus sign: llguidance takes -0 as an integer where both bounds are given. Here it is
+   not taken where there is a bound.
 """
 
 from __future__ import annotations
@@ -59,6 +65,30 @@ def test_other_names_are_spelled_without_needless_escapes() -> None:
     assert not dfa.matches(b'{"\\u0062":1}')
     assert dfa.matches(b'{"b":1}')
     assert dfa.matches(b'{"\\u0001":1}')
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "number", "minimum": 0, "maximum": 0.95}, "0.9"),
+        ({"type": "number", "minimum": 0, "maximum": 0.95}, "0.950"),
+        ({"type": "number", "minimum": -9.75}, "-9.7"),
+        ({"type": "number", "multipleOf": 0.25}, "5.5"),
+        ({"const": -2.0}, "-2.0"),
+    ],
+)
+def test_llguidance_refuses_a_spelling_of_a_valid_value(schema: Any, text: str) -> None:
+    assert not _llguidance_accepts(schema_matcher(schema), text)
+    assert jsonschema.Draft202012Validator(schema).is_valid(json.loads(text))
+    assert byte_automaton(Grammar.from_json_schema(schema)).matches(text.encode())
+
+
+def test_zero_has_no_sign_within_bounds() -> None:
+    schema = {"type": "integer", "minimum": -5, "maximum": 5}
+    assert _llguidance_accepts(schema_matcher(schema), "-0")
+    dfa = byte_automaton(Grammar.from_json_schema(schema))
+    assert dfa.matches(b"0")
+    assert not dfa.matches(b"-0")
 
 
 def test_integers_beyond_doubles_are_exact() -> None:

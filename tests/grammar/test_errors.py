@@ -58,7 +58,7 @@ def test_a_bad_regex_is_refused(pattern: str, place: str, reason: str) -> None:
         ({"type": 3}, "#", "type must be"),
         ({"type": "integer", "minimum": "3"}, "#", "minimum must be a number"),
         ({"type": "number", "multipleOf": 0}, "#", "multipleOf is 0"),
-        ({"type": "number", "maximum": 1e300}, "#", "magnitude"),
+        ({"type": "number", "maximum": 10**309 + 1}, "#", "magnitude must be at most 10\\^309"),
         ({"type": "integer", "minimum": 10**400}, "#", "magnitude"),
         ({"type": "integer", "minimum": None}, "#", "minimum must be a number"),
         ({"type": "string", "maxLength": None}, "#", "maxLength must be an integer"),
