@@ -52,7 +52,10 @@ def test_a_bad_regex_is_refused(pattern: str, place: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("schema", "place", "reason"),
     [
-        ({"not": {}}, "#", "keyword 'not'"),
+        ({"not": {"type": "null"}}, "#", "keyword 'not'"),
+        ({"if": {"type": "null"}, "then": False}, "#", "keyword 'if'"),
+        ({"uniqueItems": 0}, "#", "keyword 'uniqueItems'"),
+        ({"dependencies": {"a": ["b"]}}, "#", "keyword 'dependencies'"),
         ({"properties": {"a": {"uniqueItems": True}}}, "#/properties/a", "'uniqueItems'"),
         ({"type": "text"}, "#", "type 'text'"),
         ({"type": 3}, "#", "type must be"),
@@ -80,7 +83,8 @@ def test_a_bad_regex_is_refused(pattern: str, place: str, reason: str) -> None:
         ({"anyOf": {}}, "#", "anyOf must be an array"),
         ({"$ref": "#/$defs/x", "$defs": {"y": {}}}, "#", "there is no 'x'"),
         ({"$ref": "#/anyOf/²", "anyOf": [{}]}, "#", "there is no '²'"),
-        ({"$ref": "http://example.com/x"}, "#", "only #/"),
+        ({"$ref": "http://example.com/x"}, "#", "outside the document.*'http://example.com/x'"),
+        ({"$ref": "#x", "$defs": {"a": {"$anchor": "y"}}}, "#", "there is no anchor 'x'"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "#/oneOf", "exclude each other"),
         (
             {"type": "object", "patternProperties": {"^a": {}, "b$": {}}},
@@ -139,6 +143,8 @@ def test_a_bad_schema_is_refused(schema: Any, place: str, reason: str) -> None:
         {"allOf": [{"type": "string"}, {"type": "null"}]},
         {"anyOf": []},
         {"enum": [3, 5], "type": "string"},
+        {"not": {}},
+        {"type": "integer", "not": True},
     ],
 )
 def test_a_schema_without_values_is_refused(schema: Any) -> None:
