@@ -17,6 +17,8 @@
 8. Single values: llguidance writes 2 for 2.0. Here 2.0 is taken too.
 9. Zero with a minus sign: llguidance takes -0 as an integer where both bounds are given. Here it is
    not taken where there is a bound.
+10. Dates and times: llguidance gives every February 29 days and every minute a second 60. Here the
+    calendar counts, and a leap second is taken only where it is written in UTC.
 """
 
 from __future__ import annotations
@@ -81,6 +83,30 @@ def test_llguidance_refuses_a_spelling_of_a_valid_value(schema: Any, text: str) 
     assert not _llguidance_accepts(schema_matcher(schema), text)
     assert jsonschema.Draft202012Validator(schema).is_valid(json.loads(text))
     assert byte_automaton(Grammar.from_json_schema(schema)).matches(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("date", "2021-02-29"),
+        ("date-time", "1900-02-29T10:20:30Z"),
+        ("time", "10:20:60Z"),
+        ("date-time", "2016-12-31T22:59:60Z"),
+    ],
+)
+def test_llguidance_accepts_what_no_calendar_has(name: str, text: str) -> None:
+    schema = {"type": "string", "format": name}
+    assert _llguidance_accepts(schema_matcher(schema), f'"{text}"')
+    assert not byte_automaton(Grammar.from_json_schema(schema)).matches(f'"{text}"'.encode())
+
+
+def test_a_leap_second_is_taken_in_utc_only() -> None:
+    schema = {"type": "string", "format": "time"}
+    dfa = byte_automaton(Grammar.from_json_schema(schema))
+    assert dfa.matches(b'"23:59:60Z"')
+    # The same second, which RFC 3339 allows.
+    assert _llguidance_accepts(schema_matcher(schema), '"15:59:60-08:00"')
+    assert not dfa.matches(b'"15:59:60-08:00"')
 
 
 def test_zero_has_no_sign_within_bounds() -> None:
