@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from grammar.oracle import Excuse, no_excuse
+from grammar.oracle import Excuse
 
 # Bounds and multiples whose values llguidance does not all write, or zero of whose it signs.
 _NUMBERS = {
@@ -24,14 +24,36 @@ _NUMBERS = {
     "number multiple hundredths",
 }
 _DATES = {"date", "time", "date-time"}
+_FORCED_TEXTS = {"names with escapes", "const escapes"}
 _MINUS_ZERO = re.compile(rb"-(0(\.0*)?)?")
+
+
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{0,4})|.)", re.DOTALL)
+_CONTROL = [b"%04x" % code for code in (*range(0x20), 0x7F)]
 
 
 def excuse_for(name: str) -> Excuse:
     """The excuse for one of `SCHEMAS`."""
     if name in _DATES:
         return _date
-    return _number if name in _NUMBERS else no_excuse
+    if name in _NUMBERS:
+        return _number
+    return _forced_text if name in _FORCED_TEXTS else spelling
+
+
+def spelling(text: bytes, ours: bool) -> bool:
+    """DEL as it is, and escapes of characters beyond ASCII: test_strings.py has them all."""
+    if not ours:
+        return False
+    escapes = [found[1].lower() for found in _ESCAPE.finditer(text) if found[1] is not None]
+    return b"\x7f" in text or any(
+        not any(code.startswith(digits) for code in _CONTROL) for digits in escapes
+    )
+
+
+def _forced_text(text: bytes, ours: bool) -> bool:
+    """Escapes in a text that llguidance writes in one way."""
+    return ours and b"\\" in text
 
 
 def _date(text: bytes, ours: bool) -> bool:

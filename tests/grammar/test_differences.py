@@ -2,7 +2,7 @@
 
 1. Names that a schema does not list: llguidance allows any `\\uXXXX` escape in them, so that
    "\\u0061" stands for a listed "a" and escapes its schema. Here such names are spelled as all
-   strings are, and control characters in listed names exclude every spelling.
+   strings are, and listed names are excluded in every spelling.
 2. Patterns: where a class excludes `"` or `\\` but allows control characters, llguidance still
    allows `\\"` and `\\\\`. Here the class is kept.
 3. Exclusive bounds: for an interval within one unit whose excluded lower bound is whole, llguidance
@@ -19,6 +19,9 @@
    not taken where there is a bound.
 10. Dates and times: llguidance gives every February 29 days and every minute a second 60. Here the
     calendar counts, and a leap second is taken only where it is written in UTC.
+11. Strings: llguidance escapes DEL and has no `\\uXXXX` for characters beyond ASCII, and it writes
+    the names of properties in one way. Here DEL stands for itself too, and these characters may be
+    escaped, in names as in values.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ import pytest
 from dendrite_jax.grammar.compiler import byte_automaton
 from dendrite_jax.grammar.grammar import Grammar
 from grammar.oracle import matcher, schema_matcher
+from grammar.schema_cases import closed
 from grammar.vocabularies import byte_level
 
 LISTED = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -77,12 +81,17 @@ def test_other_names_are_spelled_without_needless_escapes() -> None:
         ({"type": "number", "minimum": -9.75}, "-9.7"),
         ({"type": "number", "multipleOf": 0.25}, "5.5"),
         ({"const": -2.0}, "-2.0"),
+        ({"type": "string"}, '"\x7f"'),
+        ({"type": "string"}, '"\\u00e9"'),
+        ({"const": "é"}, '"\\u00E9"'),
+        ({"type": "string", "maxLength": 1}, '"\\ud83d\\ude00"'),
+        (closed({"é": {"type": "integer"}}), '{"\\u00e9":1}'),
     ],
 )
 def test_llguidance_refuses_a_spelling_of_a_valid_value(schema: Any, text: str) -> None:
     assert not _llguidance_accepts(schema_matcher(schema), text)
     assert jsonschema.Draft202012Validator(schema).is_valid(json.loads(text))
-    assert byte_automaton(Grammar.from_json_schema(schema)).matches(text.encode())
+    assert byte_automaton(Grammar.from_json_schema(schema), 1).matches(text.encode())
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dendrite_jax.grammar.dfa import Dfa
 from dendrite_jax.grammar.dfa_algebra import (
     difference,
-    json_quoted,
     regex_dfa,
     texts_dfa,
 )
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
+from dendrite_jax.grammar.json_quoting import json_quoted
 from dendrite_jax.grammar.json_schema.disjoint import certainly_disjoint, pairwise_disjoint
 from dendrite_jax.grammar.json_schema.members import item_schema, property_schema
 from dendrite_jax.grammar.json_schema.nodes import (
@@ -168,13 +168,19 @@ class SchemaEmitter:
     def _string(self, schema: String, source: int) -> int:
         if len(schema.rules) == 1 and isinstance(schema.rules[0], Literal):
             text = schema.rules[0].text
-            quoted = json.dumps(text, ensure_ascii=False)
             longest = len(text) if schema.max_length is None else schema.max_length
-            in_bounds = schema.min_length <= len(text) <= longest
-            if in_bounds and quoted == f'"{text}"' and "\x7f" not in text:
-                return self._text(quoted, source)
+            if schema.min_length <= len(text) <= longest and _has_one_spelling(text):
+                return self._text(f'"{text}"', source)
         escapes = self.options.json_allowed_escapes
         return self._token(string_dfa(schema, escapes, self.part_states), source)
+
+    def _name(self, name: str, source: int) -> int:
+        """A listed property's name, in every spelling that a string of this text has."""
+        if not _has_one_spelling(name):
+            dfa = json_quoted(texts_dfa([name.encode()]), self.options.json_allowed_escapes)
+            if not dfa.is_empty:
+                return self._token(dfa, source)
+        return self._text(json.dumps(name, ensure_ascii=False), source)
 
     def _any_of(self, options: Sequence[_Writer], source: int) -> int:
         target = self.nfa.state()
@@ -244,10 +250,8 @@ class SchemaEmitter:
         return self._members(members, source)
 
     def _member_writer(self, name: str, value: Schema) -> _Writer:
-        quoted = json.dumps(name, ensure_ascii=False)
-
         def write(source: int) -> int:
-            return self.emit(value, self._token(self._colon, self._text(quoted, source)))
+            return self.emit(value, self._token(self._colon, self._name(name, source)))
 
         return write
 
@@ -361,6 +365,11 @@ class SchemaEmitter:
             return self.emit(value, self._token(self._colon, self._token(key, source)))
 
         return write
+
+
+def _has_one_spelling(text: str) -> bool:
+    """Whether no character of a text can be escaped in a string."""
+    return json.dumps(text) == f'"{text}"' and "\x7f" not in text
 
 
 def _lexeme(pattern: str) -> Dfa:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from dendrite_jax.grammar.dfa_algebra import DEFAULT_ESCAPES
 from dendrite_jax.grammar.errors import GrammarError
+from dendrite_jax.grammar.json_quoting import DEFAULT_ESCAPES
 
 KEY = "x-guidance"
 _DEFAULT_SPACE = r"[ \n\r\t]+"

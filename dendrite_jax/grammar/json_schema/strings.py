@@ -8,8 +8,9 @@ import numpy as np
 
 from dendrite_jax.grammar.charset import ANY
 from dendrite_jax.grammar.dfa import DEAD, START, Dfa
-from dendrite_jax.grammar.dfa_algebra import intersection, json_quoted, regex_dfa
+from dendrite_jax.grammar.dfa_algebra import intersection, regex_dfa
 from dendrite_jax.grammar.errors import TooManyStatesError
+from dendrite_jax.grammar.json_quoting import json_quoted
 from dendrite_jax.grammar.json_schema.nodes import Pattern, String
 from dendrite_jax.grammar.minimise import minimise
 from dendrite_jax.grammar.nfa import DEFAULT_MAX_STATES
