@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -104,6 +105,7 @@ def _is_below(left: Number, right: Number) -> bool:
     return high < low or (high == low and (high_excluded or low_excluded))
 
 
+@functools.lru_cache(4096)
 def _strings_disjoint(left: String, right: String) -> bool:
     for one, other in ((left, right), (right, left)):
         if one.max_length is not None and one.max_length < other.min_length:
@@ -111,7 +113,7 @@ def _strings_disjoint(left: String, right: String) -> bool:
     texts = _only_text(left), _only_text(right)
     if None not in texts:
         return texts[0] != texts[1]
-    if not (left.rules and right.rules):
+    if left == right or not (left.rules and right.rules):
         return False
     try:
         dfas = text_dfa(left, _MAX_STATES), text_dfa(right, _MAX_STATES)
