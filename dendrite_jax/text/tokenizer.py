@@ -27,6 +27,8 @@ class Tokenizer:
         For any text, the bytes of `encode(text)` joined are the UTF-8 of the text, with one
         space before it where `prefix_space` says so (and normalised, where the tokenizer
         normalises).
+      special_texts: the id of each special token by its own text (`<|end|>`), which no text of
+        `decode` has.
       prefix_space: encoding puts a space before the text (SentencePiece).
       bos_id: the token that begins a text, where the folder names one.
       eos_ids: the tokens that end a text, where the folder names any.
@@ -34,6 +36,7 @@ class Tokenizer:
 
     vocab_size: int
     token_bytes: list[bytes | None]
+    special_texts: dict[str, int]
     prefix_space: bool
     bos_id: int | None
     eos_ids: tuple[int, ...]
@@ -66,6 +69,7 @@ class Tokenizer:
         self.token_bytes = [None] * self.vocab_size
         for piece, index in pieces.items():
             self.token_bytes[index] = rule.to_bytes(piece)
+        self.special_texts = {t.content: index for index, t in added.items() if t.special}
         for index, token in added.items():
             self.token_bytes[index] = None if token.special else token.content.encode()
         self.bos_id = next(iter(self._special_ids("bos", settings)), None)

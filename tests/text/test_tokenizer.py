@@ -87,6 +87,7 @@ def test_special_tokens_have_no_bytes_and_added_ones_their_text() -> None:
     tokenizer = TOKENIZERS["byte_level"]
     assert tokenizer.token_bytes[tokenizer.token_id("<|end|>")] is None
     assert tokenizer.token_bytes[tokenizer.token_id("<think>")] == b"<think>"
+    assert tokenizer.special_texts == {"<|end|>": tokenizer.token_id("<|end|>")}
     assert tokenizer.vocab_size == len(tokenizer.token_bytes) == 402
     ids = tokenizer.encode("a<think>b<|end|>")
     assert ids[-1] == tokenizer.token_id("<|end|>")
