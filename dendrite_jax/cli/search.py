@@ -143,7 +143,7 @@ def search(
         root = engine.prompt(ids, seed=seed)
 
     def decode(tokens: Sequence[int]) -> str:
-        return tokenizer.decode(token for token in tokens if token < tokenizer.vocab_size)
+        return tokenizer.decode(tokens, continuation=True)
 
     found = _run(engine, root, bound, seed, decode, prompt, quiet=as_json)
     if html is not None:
