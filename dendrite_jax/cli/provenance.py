@@ -75,9 +75,9 @@ class Stopwatch:
         total = time.time() - self._started
         return {"seconds": total, "seconds_without_compilation": total - _covered(self._spans)}
 
-    def _on_event(self, event: str, start: float, end: float, **_: Any) -> None:
+    def _on_event(self, event: str, start_time: float, end_time: float, **_: Any) -> None:
         if event.startswith(_COMPILING):
-            self._spans.append((start, end))
+            self._spans.append((start_time, end_time))
 
 
 @contextmanager

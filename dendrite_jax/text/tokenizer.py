@@ -80,7 +80,7 @@ class Tokenizer:
         self.special_texts = {t.content: index for index, t in added.items() if t.special}
         for index, token in added.items():
             # As the decoder gets it: the content, normalised where the token says so.
-            written = self._tokenizer.id_to_token(index)
+            written = self._tokenizer.id_to_token(index) or token.content
             self.token_bytes[index] = None if token.special else rule.added_to_bytes(written)
         self.bos_id = next(iter(self._special_ids("bos", settings)), None)
         self.eos_ids = self._special_ids("eos", settings)
