@@ -90,21 +90,23 @@ class Harness:
         self.model.free(ids)
         self.check()
 
-    def append(self, counts: Mapping[int, int] | Sequence[tuple[int, int]]) -> list[bool]:
+    def append(
+        self, counts: Mapping[int, int] | Sequence[tuple[int, int]], width: int = TOKENS
+    ) -> list[bool]:
         """Appends new tokens, no two alike, to up to LANES branches; (branch, count) a lane.
 
-        A count above TOKENS asks for more than the call holds.
+        A count above `width` asks for more than the call holds.
         """
         pairs = list(counts.items() if isinstance(counts, Mapping) else counts)
         ids = _pad([slot for slot, _ in pairs])
-        tokens = self._next_token + np.arange(LANES * TOKENS).reshape(LANES, TOKENS)
+        tokens = self._next_token + np.arange(LANES * width).reshape(LANES, width)
         self._next_token += tokens.size
-        count = [count for _, count in pairs] + [TOKENS] * (LANES - len(pairs))
+        count = [count for _, count in pairs] + [width] * (LANES - len(pairs))
         self.cache, appended = append(self.cache, np.array(ids), tokens, np.array(count))
         wanted = [
             [row[0] + i for i in range(n)] for row, n in zip(tokens.tolist(), count, strict=True)
         ]
-        taken = self.model.append(ids, wanted, TOKENS)
+        taken = self.model.append(ids, wanted, width)
         before = self._seen
         self.check()
         self._check_appended(before, jax.device_get(appended), ids, count, taken)

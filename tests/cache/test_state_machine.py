@@ -37,6 +37,10 @@ class CacheMachine(RuleBasedStateMachine):
         self.harness.append(list(zip(ids, data.draw(counts, label="counts"), strict=True)))
 
     @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        self.harness.append([(branch, 1) for branch in self.draw_ids(data)], width=1)
+
+    @rule(data=st.data())
     def fork(self, data: st.DataObject) -> None:
         self.harness.fork(self.draw_ids(data))
 
