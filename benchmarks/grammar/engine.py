@@ -20,6 +20,7 @@ from dendrite_jax.grammar import (
     GrammarCompiler,
     stack,
 )
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.serving.compilation import loop_options
 
 DECODE_STEP_US = 5450.0
@@ -64,6 +65,10 @@ class CheapModel(struct.PyTreeNode):
     @property
     def kv_shape(self) -> dict[str, int]:
         return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+
+    @property
+    def policy(self) -> KernelPolicy:
+        return DEFAULT_POLICY
 
     def forward(
         self, pool: KVPool, appended: Appended, tokens: jax.Array

@@ -13,6 +13,7 @@ from dendrite_jax import cache as kv
 from dendrite_jax.cache import Appended, Cache, CacheConfig, KVPool
 from dendrite_jax.engine.constraint import Constraint
 from dendrite_jax.grammar import FREE_STATE
+from dendrite_jax.kernels.policy import KernelPolicy
 
 
 class Model(Protocol):
@@ -29,6 +30,9 @@ class Model(Protocol):
 
     @property
     def kv_shape(self) -> dict[str, int]: ...
+
+    @property
+    def policy(self) -> KernelPolicy: ...
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]: ...
 

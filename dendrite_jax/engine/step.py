@@ -12,11 +12,7 @@ from dendrite_jax import cache as kv
 from dendrite_jax.cache import Appended, KVPool
 from dendrite_jax.engine.constraint import accept_tokens
 from dendrite_jax.engine.state import Model, Planner, State
-
-PREFILL_CHUNK = 512
-"""Tokens a lane that prefill runs through the model at once; on a GPU more, if lanes are few."""
-GPU_CHUNK_TOKENS = 4096
-"""Tokens of all lanes together that fill a GPU's matrix products."""
+from dendrite_jax.kernels.dispatch import PREFILL_CHUNK, prefill_chunk
 
 
 class Stepped(NamedTuple):
@@ -75,16 +71,13 @@ def prefill(
       branch_ids: i32[lanes], each at most once; negative for an idle lane.
       tokens: i32[lanes, length]; pad to a few lengths (`length_bucket`), each is one trace.
       count: i32[lanes], how many of a lane's tokens are real; at least 1 in a lane that is used.
-      chunk: bounds what is held at once; None takes PREFILL_CHUNK, or on a GPU what brings all
-        lanes together to GPU_CHUNK_TOKENS if that is more.
+      chunk: bounds what is held at once; None takes the model's policy's, or else the platform's.
 
     Returns:
       The state, and the logits of the token after each branch's last one.
     """
     if chunk is None:
-        chunk = PREFILL_CHUNK
-        if jax.default_backend() == "gpu":
-            chunk = max(chunk, GPU_CHUNK_TOKENS // tokens.shape[0])
+        chunk = prefill_chunk(model.policy, tokens.shape[0])
     state, ok = _prefill_chunks(model, state, branch_ids, tokens, count, chunk)
     hidden = state.hidden[jnp.maximum(branch_ids, 0)]
     return state, Stepped(model.unembed(hidden), hidden, ok)

@@ -12,6 +12,7 @@ from jax import Array
 
 from dendrite_jax.cache import Appended, KVPool
 from dendrite_jax.kernels.paged_prefill import paged_prefill
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.kernels.rope_append import rope_append
 from dendrite_jax.kernels.skinny_matmul import residual_matmul, rms_norm, skinny_matmul
 from dendrite_jax.kernels.tree_attention import Plan, make_plan, tree_attention
@@ -37,13 +38,12 @@ class Decoder(struct.PyTreeNode):
     """A model as a pytree: weights, and the static configuration beside them.
 
     On a GPU, a shape or dtype that the Triton kernels lack raises `UnsupportedError` when decode is
-    traced; `implementation="xla"` runs any.
+    traced; `KernelPolicy("xla")` runs any.
     """
 
     params: Params
     config: ModelConfig = struct.field(pytree_node=False)
-    implementation: str | None = struct.field(pytree_node=False, default=None)
-    """Kernels of decode: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA)."""
+    policy: KernelPolicy = struct.field(pytree_node=False, default=DEFAULT_POLICY)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -107,7 +107,7 @@ class Decoder(struct.PyTreeNode):
                 q_norm=layer.get("q_norm"),
                 k_norm=layer.get("k_norm"),
                 eps=config.rms_norm_eps,
-                implementation=self.implementation,
+                policy=self.policy,
             )
             attended = attention(index, q, k_pool, v_pool)
             x, normed = self._residual_matmul(
@@ -169,7 +169,7 @@ class Decoder(struct.PyTreeNode):
             bias=bias,
             norm=norm,
             eps=self.config.rms_norm_eps,
-            implementation=self.implementation,
+            policy=self.policy,
             **options,
         )
 
@@ -183,7 +183,7 @@ class Decoder(struct.PyTreeNode):
             weight,
             bias=bias,
             eps=self.config.rms_norm_eps,
-            implementation=self.implementation,
+            policy=self.policy,
             **options,
         )
 
@@ -210,7 +210,7 @@ class Decoder(struct.PyTreeNode):
                 self.config.num_heads,
                 window=window,
                 previous=before,
-                implementation=self.implementation,
+                policy=self.policy,
             )
             if plan is None:
                 return None
@@ -239,7 +239,7 @@ class Decoder(struct.PyTreeNode):
                 appended.length,
                 plan=plans[windows[index]],
                 window=windows[index],
-                implementation=self.implementation,
+                policy=self.policy,
             )
             return out
 
@@ -258,7 +258,7 @@ class Decoder(struct.PyTreeNode):
                 appended.table,
                 appended.start,
                 window=windows[index],
-                implementation=self.implementation,
+                policy=self.policy,
             )
             return out
 

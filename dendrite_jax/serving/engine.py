@@ -24,6 +24,7 @@ from dendrite_jax.engine import (
     StopRules,
 )
 from dendrite_jax.grammar import Grammar, GrammarCompiler
+from dendrite_jax.kernels.policy import Implementation
 from dendrite_jax.models import Decoder, load
 from dendrite_jax.serving.compilation import compilation_cache_folder, loop_options
 from dendrite_jax.serving.completion import Completion, Record
@@ -107,7 +108,7 @@ class Engine:
         model: str | Path,
         dtype: DTypeLike | None = None,
         progress: Callable[[int, int], None] | None = None,
-        implementation: str | None = None,
+        implementation: Implementation | None = None,
         **capacities: int | float | None,
     ) -> Engine:
         """Loads a checkpoint (see `models.load`) and allocates the cache (see `Engine`)."""

@@ -7,6 +7,7 @@ from flax import struct
 from jax import Array
 
 from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 
 class BigramModel(struct.PyTreeNode):
@@ -29,6 +30,10 @@ class BigramModel(struct.PyTreeNode):
     @property
     def kv_shape(self) -> dict[str, int]:
         return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+
+    @property
+    def policy(self) -> KernelPolicy:
+        return DEFAULT_POLICY
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         """The pool as it was, and the row of each token, f32[lanes, tokens, vocab]."""

@@ -11,7 +11,7 @@ from dendrite_jax import engine
 from dendrite_jax.cache import BranchError, CacheConfig, debug, raise_errors
 from dendrite_jax.cache.state import CONTEXT_FULL, OUT_OF_BLOCKS
 from dendrite_jax.engine import length_bucket
-from dendrite_jax.engine.step import PREFILL_CHUNK
+from dendrite_jax.kernels.dispatch import PREFILL_CHUNK
 from engine.programs import (
     DECODER_TOLERANCE,
     LANES,
