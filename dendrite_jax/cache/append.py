@@ -17,7 +17,6 @@ from dendrite_jax.cache.state import (
     Cache,
     KVPool,
 )
-from dendrite_jax.kernels.copy_blocks import copy_blocks
 
 
 class Appended(NamedTuple):
@@ -207,6 +206,6 @@ def _take_blocks(cache: Cache, lanes: Lanes, need: _Need, num_tokens: int) -> tu
     source = jnp.where(need.copied, need.tail, 0)
     destination = jnp.where(need.copied, new[:, 0], blocks)
     # No `cond` around it: under `vmap` that would become a select between two whole pools.
-    k, v = copy_blocks(pool.k, pool.v, source, destination)
+    groups = tuple(g.copy_blocks(source, destination, cache.policy) for g in pool.groups)
     tokens = pool.tokens.at[destination].set(pool.tokens[source], mode="drop")
-    return KVPool(k=k, v=v, tokens=tokens, ref_count=ref_count), table
+    return KVPool(groups=groups, tokens=tokens, ref_count=ref_count), table

@@ -81,7 +81,7 @@ def test_running_out_in_the_middle_of_a_call_flags_the_lanes_that_got_nothing() 
 def test_a_lane_that_cannot_fit_leaves_the_blocks_to_its_neighbours(
     counts: tuple[int, int],
 ) -> None:
-    cache = kv.init(CacheConfig(num_blocks=3, num_slots=2, max_context=128), **MODEL_SHAPE)
+    cache = kv.init(CacheConfig(num_blocks=3, num_slots=2, max_context=128), MODEL_SHAPE)
     cache, ids = kv.open_branches(cache, jnp.ones(2, bool))
     tokens = jnp.zeros((2, 100), jnp.int32)
     cache, appended = kv.append(cache, ids, tokens, jnp.array(counts))

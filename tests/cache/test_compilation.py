@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cache.harness import LANES, TOKENS, Harness, write
+from cache.harness import HEAD_DIM, LANES, TOKENS, Harness, write
 from dendrite_jax import cache as kv
 from dendrite_jax.cache import Cache, CacheConfig
 
 # A pool far larger than everything else: keys and values of 64 MiB.
 LARGE = CacheConfig(num_blocks=8192, num_slots=8, max_context=64)
-LARGE_SHAPE: dict[str, Any] = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16}
+LARGE_SHAPE = kv.uniform_shape(num_layers=2, num_kv_heads=16, head_dim=HEAD_DIM)
 NEW = 2
 """Tokens a lane in an append of the loop: more than one, so that refusing lanes is a loop too."""
-POOL_BYTES = 8192 * kv.block_bytes(dtype=jnp.float32, **LARGE_SHAPE)
+POOL_BYTES = 8192 * kv.block_bytes(LARGE_SHAPE, dtype=jnp.float32)
 
 
 def test_a_thousand_forks_are_one_trace() -> None:
@@ -89,13 +88,13 @@ def extra_bytes(function: Callable[..., object], cache: Cache) -> int:
 
 
 def test_a_compiled_loop_updates_the_pool_in_place() -> None:
-    cache = jax.eval_shape(lambda: kv.init(LARGE, **LARGE_SHAPE))
+    cache = jax.eval_shape(lambda: kv.init(LARGE, LARGE_SHAPE))
     assert extra_bytes(loop, cache) < POOL_BYTES / 100
     assert extra_bytes(loop_that_copies, cache) > POOL_BYTES / 2
 
 
 def test_a_mapped_loop_updates_the_pools_in_place() -> None:
-    one = jax.eval_shape(lambda: kv.init(LARGE, **LARGE_SHAPE))
+    one = jax.eval_shape(lambda: kv.init(LARGE, LARGE_SHAPE))
     two = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), one)
     mapped = jax.vmap(loop, in_axes=(0, None, None))
     assert extra_bytes(mapped, two) < POOL_BYTES / 100

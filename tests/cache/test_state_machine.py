@@ -19,7 +19,10 @@ class CacheMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.harness = Harness()
+        self.harness = self.make_harness()
+
+    def make_harness(self) -> Harness:
+        return Harness()
 
     def draw_ids(self, data: st.DataObject) -> list[int]:
         live = sorted(self.harness.model.branches)

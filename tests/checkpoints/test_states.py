@@ -52,7 +52,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "state", state)
     other = CacheConfig(num_blocks=20, num_slots=6, max_context=32, block_size=4, debug=True)
     like = jax.eval_shape(lambda: engine.init(MODEL, other))
-    with pytest.raises(ValueError, match=r"cache.pool.k was saved with shape"):
+    with pytest.raises(ValueError, match=r"cache.pool.groups.0.arrays.k was saved with shape"):
         checkpoints.restore(tmp_path / "state", like)
 
 
