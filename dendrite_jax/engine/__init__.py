@@ -12,6 +12,7 @@ from dendrite_jax.engine.constraint import (
 )
 from dendrite_jax.engine.generate import generate
 from dendrite_jax.engine.generated import GenerateConfig, Generated
+from dendrite_jax.engine.rewind import rewind
 from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
     Model,
@@ -21,7 +22,10 @@ from dendrite_jax.engine.state import (
     free,
     init,
     open_branches,
+    resize,
     set_keys,
+    truncate,
+    without_stale,
 )
 from dendrite_jax.engine.step import (
     Stepped,
@@ -69,9 +73,13 @@ __all__ = [
     "next_logits",
     "open_branches",
     "prefill",
+    "resize",
+    "rewind",
     "sample",
     "score_tokens",
     "set_keys",
     "step",
+    "truncate",
     "with_table",
+    "without_stale",
 ]

@@ -16,7 +16,7 @@ from dendrite_jax.engine.constraint import (
 )
 from dendrite_jax.engine.generated import GenerateConfig, Generated, Taken
 from dendrite_jax.engine.sampling import PLAIN, Sampling, sample, token_logprob
-from dendrite_jax.engine.state import Model, Planner, State, branch_tokens
+from dendrite_jax.engine.state import Model, Planner, State, branch_tokens, without_stale
 from dendrite_jax.engine.step import append_tokens, next_logits
 from dendrite_jax.engine.stopping import (
     FAILED,
@@ -56,7 +56,8 @@ def generate(
     Args:
       model: the model.
       state: the engine state; donate it under jit.
-      branch_ids: i32[lanes], each at most once, each holding a token or more; negative for idle.
+      branch_ids: i32[lanes], each at most once, each holding a token or more; negative for idle. A
+        stale branch ends as FAILED at once and raises a misuse flag.
       config: static shape of the result.
       sampling: how to choose tokens.
       stop: what ends a lane early; nothing when None.
@@ -71,6 +72,7 @@ def generate(
       call with `begun` draws again. The others go on.
     """
     stop = StopRules.of() if stop is None else stop
+    state, branch_ids = without_stale(state, branch_ids)
     lane = jnp.arange(branch_ids.shape[0])
     seen = None
     if sampling.repetition_penalty is not None:

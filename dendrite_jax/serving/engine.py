@@ -24,6 +24,7 @@ from dendrite_jax.engine import (
     StopRules,
 )
 from dendrite_jax.grammar import Grammar, GrammarCompiler
+from dendrite_jax.kernels.policy import Implementation
 from dendrite_jax.models import Decoder, load
 from dendrite_jax.serving.compilation import compilation_cache_folder, loop_options
 from dendrite_jax.serving.completion import Completion, Record
@@ -83,7 +84,7 @@ class Engine:
             1 if num_blocks is None else num_blocks, num_slots, max_context, block_size
         )
         if num_blocks is None:
-            per_block = kv.block_bytes(block_size=block_size, dtype=model.dtype, **model.kv_shape)
+            per_block = kv.block_bytes(model.kv_shape, dtype=model.dtype, block_size=block_size)
             fitting = kv.blocks_for_fraction(memory_fraction, per_block, jax.devices()[0])
             config = replace(config, num_blocks=min(fitting, num_slots * config.max_blocks))
         self.config = config
@@ -107,7 +108,7 @@ class Engine:
         model: str | Path,
         dtype: DTypeLike | None = None,
         progress: Callable[[int, int], None] | None = None,
-        implementation: str | None = None,
+        implementation: Implementation | None = None,
         **capacities: int | float | None,
     ) -> Engine:
         """Loads a checkpoint (see `models.load`) and allocates the cache (see `Engine`)."""
