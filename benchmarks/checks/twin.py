@@ -15,6 +15,7 @@ from jax import Array
 from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine.sampling import token_logprob
+from dendrite_jax.kernels.policy import KernelPolicy
 from dendrite_jax.models import Decoder
 
 LANES, LENGTH = 64, 96
@@ -31,7 +32,7 @@ class Path(NamedTuple):
 
 def worst_difference(model: Decoder, paths: Sequence[Path]) -> float:
     """The largest difference of a path's mean log-probability a token; 0 without paths."""
-    twin = replace(model, implementation="xla")
+    twin = replace(model, policy=KernelPolicy(implementation="xla"))
     worst = 0.0
     for first in range(0, len(paths), LANES):
         some = paths[first : first + LANES]

@@ -15,7 +15,7 @@ from dendrite_jax.benchmarks.checks import cases
 from dendrite_jax.benchmarks.checks.cases import CALLS, Case
 from dendrite_jax.benchmarks.harness import shapes
 from dendrite_jax.benchmarks.harness.counts import CountError, check_counts
-from dendrite_jax.cache import CacheConfig, init
+from dendrite_jax.cache import CacheConfig, init, uniform_shape
 from dendrite_jax.models import Decoder
 
 
@@ -82,7 +82,7 @@ def test_wrong_log_probabilities_are_seen(case: tuple[Case, Decoder, Any]) -> No
 
 
 def test_counts_that_differ_from_what_was_timed_are_an_error() -> None:
-    cache = init(CacheConfig(1, 1, 1), num_layers=1, num_kv_heads=1, head_dim=1)
+    cache = init(CacheConfig(1, 1, 1), uniform_shape(num_layers=1, num_kv_heads=1, head_dim=1))
     before = cache.ledger.totals()
     after = cache.replace(ledger=cache.ledger.add(steps=24))
     check_counts(before, after, steps=24, generated=0)
