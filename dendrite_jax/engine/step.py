@@ -36,7 +36,8 @@ def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[
       tokens: i32[lanes].
 
     Returns:
-      The state, and the logits of each branch's next token.
+      The state, and the logits of each branch's next token. A branch that is given an id outside
+      the vocabulary is flagged and takes none.
     """
     state, ok = advance(model, state, branch_ids, tokens)
     hidden = state.hidden[jnp.maximum(branch_ids, 0)]
@@ -45,8 +46,9 @@ def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[
 
 def advance(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[State, Array]:
     """`step` without the logits, for loops that take them from `next_logits`; state and ok."""
-    count = jnp.ones_like(tokens)
-    state, _, ok = append_tokens(model, state, branch_ids, tokens[:, None], count, "generated")
+    tokens, count = tokens[:, None], jnp.ones_like(tokens)
+    state, branch_ids = _refuse_unknown(model, state, branch_ids, tokens, count)
+    state, _, ok = append_tokens(model, state, branch_ids, tokens, count, "generated")
     return state, ok
 
 
@@ -76,12 +78,14 @@ def prefill(
         lanes together to GPU_CHUNK_TOKENS if that is more.
 
     Returns:
-      The state, and the logits of the token after each branch's last one.
+      The state, and the logits of the token after each branch's last one. A branch that is given
+      an id outside the vocabulary is flagged and takes none of its tokens.
     """
     if chunk is None:
         chunk = PREFILL_CHUNK
         if jax.default_backend() == "gpu":
             chunk = max(chunk, GPU_CHUNK_TOKENS // tokens.shape[0])
+    state, branch_ids = _refuse_unknown(model, state, branch_ids, tokens, count)
     state, ok = _prefill_chunks(model, state, branch_ids, tokens, count, chunk)
     hidden = state.hidden[jnp.maximum(branch_ids, 0)]
     return state, Stepped(model.unembed(hidden), hidden, ok)
@@ -95,6 +99,7 @@ def score_tokens(
     Takes what `prefill` takes, in one chunk. Returns the state, f32[lanes, length, vocab] and the
     bool[lanes] of lanes that took their tokens.
     """
+    state, branch_ids = _refuse_unknown(model, state, branch_ids, tokens, count)
     state, hidden, ok = append_tokens(model, state, branch_ids, tokens, count, "scored")
     return state, model.unembed(hidden), ok
 
@@ -104,6 +109,17 @@ def length_bucket(length: int, smallest: int = 16) -> int:
     if length > PREFILL_CHUNK:
         return -(-length // PREFILL_CHUNK) * PREFILL_CHUNK
     return max(smallest, 1 << (length - 1).bit_length())
+
+
+def _refuse_unknown(
+    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array
+) -> tuple[State, Array]:
+    """Flags the branches that are given an id outside the vocabulary, and makes theirs idle."""
+    real = jnp.arange(tokens.shape[1]) < count[:, None]
+    unknown = jnp.any(real & ((tokens < 0) | (tokens >= model.vocab_size)), axis=1)
+    flags = jnp.where(unknown, kv.BAD_TOKEN, 0)
+    state = state.replace(cache=kv.flag_branches(state.cache, branch_ids, flags))
+    return state, jnp.where(unknown, -1, branch_ids)
 
 
 def _prefill_chunks(
@@ -144,12 +160,13 @@ def append_tokens(
       branch_ids: i32[lanes], each at most once; negative for an idle lane.
       tokens: i32[lanes, length].
       count: i32[lanes], how many of a lane's tokens are real.
-      counter: what the ledger counts them as.
+      counter: what the ledger counts them as; a call whose lanes are all idle counts as no step.
 
     Returns:
       The state, the hidden state [lanes, length, hidden] of each token, and the bool[lanes] of
       lanes that took theirs. One that meets an edge unknown to its `LazyTable` takes none.
     """
+    asked = jnp.any(branch_ids >= 0)
     constraint = state.constraint
     if constraint is not None:
         constraint, grammar_state, missed = accept_tokens(constraint, branch_ids, tokens, count)
@@ -164,7 +181,7 @@ def append_tokens(
     last_hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
     slot = jnp.where(appended.ok, branch_ids, cache.num_slots)
     taken = jnp.sum(jnp.where(appended.ok, count, 0))
-    ledger = cache.ledger.add(steps=1, **{counter: taken})
+    ledger = cache.ledger.add(steps=asked, **{counter: taken})
     if constraint is not None:
         constraint = constraint.place(slot, grammar_state)
     state = state.replace(

@@ -67,8 +67,8 @@ def check_stop_strings(strings: Sequence[str], token_bytes: Sequence[bytes | Non
 def check_sampling(sampling: Sampling) -> None:
     """Raises ValueError naming the first field out of its range; for concrete values."""
     bounds: dict[str, tuple[str, Callable]] = {
-        "repetition_penalty": ("> 0", lambda x: x > 0),
-        "temperature": ("≥ 0", lambda x: x >= 0),
+        "repetition_penalty": ("> 0 and finite", lambda x: (x > 0) & np.isfinite(x)),
+        "temperature": ("≥ 0 and finite", lambda x: (x >= 0) & np.isfinite(x)),
         "top_k": ("≥ 1", lambda x: x >= 1),
         "top_p": ("in (0, 1]", lambda x: (x > 0) & (x <= 1)),
         "min_p": ("in [0, 1]", lambda x: (x >= 0) & (x <= 1)),
