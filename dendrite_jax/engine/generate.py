@@ -16,8 +16,8 @@ from dendrite_jax.engine.constraint import (
     mask_logits,
 )
 from dendrite_jax.engine.generated import GenerateConfig, Generated, Round, Taken
-from dendrite_jax.engine.loops import any_mapped, while_any
-from dendrite_jax.engine.sampling import PLAIN, Sampled, Sampling, sample, token_logprob
+from dendrite_jax.engine.loops import any_mapped, apply_if, while_any
+from dendrite_jax.engine.sampling import PLAIN, Sampling, sample, token_logprob
 from dendrite_jax.engine.state import Model, Planner, State, branch_tokens
 from dendrite_jax.engine.step import append_tokens, next_logits
 from dendrite_jax.engine.stopping import (
@@ -114,7 +114,7 @@ def generate(
         position = loop.state.cache.length[slot]
         masked = mask_logits(loop.state, ids, logits)
         chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen, masked)
-        bad = running & loop.state.cache.alive[slot] & _is_bad(chosen)
+        bad = running & loop.state.cache.alive[slot] & _is_bad(logits)
         unknown = is_unknown(loop.state, ids, chosen.token) & ~bad
 
         tokens, count = forced_after(loop.state, ids, chosen.token, config.fast_forward)
@@ -153,9 +153,9 @@ def generate(
     return end.state.replace(plan=None), end.out
 
 
-def _is_bad(chosen: Sampled) -> Array:
-    """bool[lanes]: the logits, or what a grammar leaves of them, are no distribution."""
-    return ~(jnp.isfinite(chosen.raw_logprob) & jnp.isfinite(chosen.logprob))
+def _is_bad(logits: Array) -> Array:
+    """bool[lanes]: the logits [lanes, vocab] are no distribution."""
+    return ~jnp.isfinite(jax.nn.logsumexp(logits, axis=-1))
 
 
 def _first_plan(model: Model, state: State, branch_ids: Array) -> Any:
@@ -184,44 +184,44 @@ def _join(first: _Said, forced: _Said | None) -> _Said:
     return jax.tree.map(lambda one, rest: jnp.concatenate([one, rest], axis=1), first, forced)
 
 
+class _Step(NamedTuple):
+    """What a step gives for n tokens a lane; arbitrary past those that a lane takes."""
+
+    state: State
+    hidden: Array  # [lanes, n, hidden]
+    said: _Said | None  # of all tokens but the first, [lanes, n - 1, ...]; None where n is 1
+    ok: Array  # bool[lanes]
+
+
 def _append(
     model: Model, state: State, ids: Array, tokens: Array, count: Array, config: GenerateConfig
-) -> tuple[State, Array, _Said | None, Array]:
-    """Appends the first `count` tokens of each lane, in a step as wide as some lane needs it.
-
-    Returns the state, the hidden states [lanes, tokens, hidden] and what is said of all tokens but
-    the first (None where there is one), arbitrary past `count`, and the lanes' ok.
-    """
+) -> _Step:
+    """Appends the first `count` tokens of each lane, in a step as wide as some lane needs it."""
     lanes, width = tokens.shape
     if width == 1:
         state, hidden, ok = append_tokens(model, state, ids, tokens, count, "generated")
-        return state, hidden, None, ok
-    more = width - 1
+        return _Step(state, hidden, None, ok)
+    wide = any_mapped(jnp.any((ids >= 0) & (count > 1)))
+    took = _Step(
+        state,
+        hidden=jnp.zeros((lanes, width, model.hidden_size), model.dtype),
+        said=_nothing_said(lanes, width - 1, config),
+        ok=jnp.zeros(lanes, bool),
+    )
 
-    def one(state: State) -> tuple[State, Array, _Said, Array]:
-        state, hidden, ok = append_tokens(model, state, ids, tokens[:, :1], count, "generated")
-        zeros = jnp.zeros((lanes, more), jnp.float32)
-        top = (lanes, more, config.top_logprobs)
-        asked = config.top_logprobs > 0
-        nothing = _Said(
-            zeros,
-            zeros,
-            jnp.zeros(top, jnp.int32) if asked else None,
-            jnp.zeros(top, jnp.float32) if asked else None,
-        )
-        return state, jnp.pad(hidden, ((0, 0), (0, more), (0, 0))), nothing, ok
+    def one(took: _Step) -> _Step:
+        state, hidden, ok = append_tokens(model, took.state, ids, tokens[:, :1], count, "generated")
+        return took._replace(state=state, hidden=took.hidden.at[:, :1].set(hidden), ok=ok)
 
-    def several(state: State) -> tuple[State, Array, _Said, Array]:
-        state, hidden, ok = append_tokens(model, state, ids, tokens, count, "generated")
+    def several(took: _Step) -> _Step:
+        state, hidden, ok = append_tokens(model, took.state, ids, tokens, count, "generated")
         logits = model.unembed(hidden[:, :-1])
         raw_logprobs = token_logprob(logits, tokens[:, 1:])
         # What is forced has all the mass that the grammar leaves.
         said = _Said(raw_logprobs, jnp.zeros_like(raw_logprobs), *_top(logits, config))
-        return state, hidden, said, ok
+        return _Step(state, hidden, said, ok)
 
-    # One branch for all that `vmap` maps over, since it would run both and select whole pools.
-    wide = any_mapped(jnp.any((ids >= 0) & (count > 1)))
-    return jax.lax.cond(wide, several, one, state)
+    return apply_if(wide, several, apply_if(~wide, one, took))
 
 
 def _read_stops(
@@ -240,6 +240,13 @@ def _read_stops(
         reason = jnp.where(reading, why, reason)
         read = read + reading
     return string_state, reason, read
+
+
+def _nothing_said(lanes: int, tokens: int, config: GenerateConfig) -> _Said:
+    zeros, top = jnp.zeros((lanes, tokens), jnp.float32), (lanes, tokens, config.top_logprobs)
+    if config.top_logprobs == 0:
+        return _Said(zeros, zeros, None, None)
+    return _Said(zeros, zeros, jnp.zeros(top, jnp.int32), jnp.zeros(top, jnp.float32))
 
 
 def _top(logits: Array, config: GenerateConfig) -> tuple[Array | None, Array | None]:

@@ -30,6 +30,16 @@ def while_any(
     return jax.lax.while_loop(lambda carry: any_mapped(unfinished(carry)), body, carry)
 
 
+def apply_if(flag: Array, update: Callable[[Carry], Carry], carry: Carry) -> Carry:
+    """`update(carry)` where the flag bool[] is set, else the carry; a pool in it stays in place.
+
+    A `lax.cond` would copy the pool, and under `vmap` run for every carry; this runs for all mapped
+    carries where the flag of any is set, so that `update` must leave the others as they are.
+    """
+    begun = (any_mapped(flag), carry)
+    return while_any(lambda loop: loop[0], lambda loop: (~loop[0], update(loop[1])), begun)[1]
+
+
 @custom_vmap
 def any_mapped(flag: Array) -> Array:
     """bool[]: the flag itself; under `vmap` whether any of the mapped flags is set, unmapped."""
