@@ -23,7 +23,7 @@ from dendrite_jax.benchmarks.tree.programs import compile_together, random_promp
 from dendrite_jax.benchmarks.tree.sizes import BatchCost, TreeSizes
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GenerateConfig, Model, State
-from dendrite_jax.engine.step import PREFILL_CHUNK
+from dendrite_jax.kernels.dispatch import PREFILL_CHUNK
 from dendrite_jax.serving.compilation import loop_options
 
 ROWS = 4

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
+from dendrite_jax.cache.array_struct import ArrayStruct
 
-class Ledger(struct.PyTreeNode):
+
+class Ledger(ArrayStruct):
     """What a state has cost so far; each counter is u32[2], low and high word."""
 
     prefilled: Array  # tokens run through the model by prefill
@@ -17,7 +18,7 @@ class Ledger(struct.PyTreeNode):
     reused: Array  # tokens that children inherited from their parents instead of recomputing
     forks: Array  # children made
     blocks_copied: Array  # blocks copied on write
-    steps: Array  # forward passes, whatever the number of lanes and tokens
+    steps: Array  # forward passes with a lane to run, whatever the number of lanes and tokens
 
     @classmethod
     def zeros(cls) -> Ledger:

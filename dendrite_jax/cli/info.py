@@ -45,7 +45,7 @@ def collect() -> dict[str, Any]:
     """The facts, as JSON values."""
     import jax
 
-    from dendrite_jax.cache.capacity import free_bytes
+    from dendrite_jax.cache.sizing import free_bytes
     from dendrite_jax.serving.compilation import compilation_cache_folder
 
     cache = compilation_cache_folder()
@@ -61,10 +61,21 @@ def collect() -> dict[str, Any]:
             }
             for device in jax.devices()
         ],
-        "kernels": "triton" if jax.default_backend() == "gpu" else "xla",
+        "kernels": _kernels(),
         "compilation_cache": str(cache) if cache else None,
         "missing": {name: purpose for name, purpose in _OPTIONAL.items() if _version(name) is None},
     }
+
+
+def _kernels() -> str:
+    """The implementation that kernels have here, or why there is none."""
+    from dendrite_jax.kernels.dispatch import UnsupportedError, choose_implementation
+    from dendrite_jax.kernels.policy import DEFAULT_POLICY
+
+    try:
+        return choose_implementation(DEFAULT_POLICY)
+    except UnsupportedError as error:
+        return f"none: {error}"
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Generating many tokens in one `lax.while_loop`."""
+"""Generating many tokens in one loop on the device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dendrite_jax.engine.constraint import (
     mask_logits,
 )
 from dendrite_jax.engine.generated import GenerateConfig, Generated, Round, Taken
-from dendrite_jax.engine.loops import any_mapped, apply_if, while_any
+from dendrite_jax.engine.loops import any_mapped, run_if, while_any
 from dendrite_jax.engine.sampling import PLAIN, Sampling, sample, token_logprob
 from dendrite_jax.engine.state import Model, Planner, State, branch_tokens
 from dendrite_jax.engine.step import append_tokens, next_logits
@@ -201,6 +201,7 @@ def _append(
     if width == 1:
         state, hidden, ok = append_tokens(model, state, ids, tokens, count, "generated")
         return _Step(state, hidden, None, ok)
+    # Of all that `vmap` maps over, so that a step has one width.
     wide = any_mapped(jnp.any((ids >= 0) & (count > 1)))
     took = _Step(
         state,
@@ -209,11 +210,11 @@ def _append(
         ok=jnp.zeros(lanes, bool),
     )
 
-    def one(took: _Step) -> _Step:
+    def one(_: Array, took: _Step) -> _Step:
         state, hidden, ok = append_tokens(model, took.state, ids, tokens[:, :1], count, "generated")
         return took._replace(state=state, hidden=took.hidden.at[:, :1].set(hidden), ok=ok)
 
-    def several(took: _Step) -> _Step:
+    def several(_: Array, took: _Step) -> _Step:
         state, hidden, ok = append_tokens(model, took.state, ids, tokens, count, "generated")
         logits = model.unembed(hidden[:, :-1])
         raw_logprobs = token_logprob(logits, tokens[:, 1:])
@@ -221,7 +222,7 @@ def _append(
         said = _Said(raw_logprobs, jnp.zeros_like(raw_logprobs), *_top(logits, config))
         return _Step(state, hidden, said, ok)
 
-    return apply_if(wide, several, apply_if(~wide, one, took))
+    return run_if(wide, several, run_if(~wide, one, took))
 
 
 def _read_stops(

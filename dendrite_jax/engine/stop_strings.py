@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dendrite_jax.engine.stopping import MATCHED, StopStrings
+
+
+SMALLEST = 8
+"""States that the smallest table has room for."""
 
 
 class ByteAutomaton:
@@ -67,8 +72,8 @@ def compile_stop_strings(
 ) -> StopStrings:
     """Runs every token's bytes through the automaton of some stop strings.
 
-    The number of states is rounded up to a power of two, so that other strings seldom are another
-    trace.
+    The number of states is rounded up to a power of two of at least SMALLEST, so that other strings
+    seldom are another trace.
 
     Args:
       strings: the stop strings, or one, matched on UTF-8 bytes wherever tokens begin and end.
@@ -84,7 +89,7 @@ def compile_stop_strings(
     goto = np.where(automaton.longest[automaton.next_state] > 0, dead, automaton.next_state)
     goto = np.vstack([goto, np.full((1, 256), dead)])
     # Tokens of one length advance together, byte by byte.
-    next_state = np.zeros((1 << (states - 1).bit_length(), vocab), np.int32)
+    next_state = np.zeros((max(SMALLEST, 1 << (states - 1).bit_length()), vocab), np.int32)
     lengths = np.array([-1 if b is None else len(b) for b in token_bytes])
     for length in np.unique(lengths[lengths >= 0]):
         ids = np.flatnonzero(lengths == length)
@@ -93,7 +98,7 @@ def compile_stop_strings(
         for byte in data.reshape(ids.size, length).T:
             state = goto[state, byte]
         next_state[:states, ids] = np.where(state == dead, MATCHED, state)
-    return StopStrings(jnp.asarray(next_state), jnp.zeros(1, jnp.int32))
+    return StopStrings(*jax.device_put((next_state, np.zeros(1, np.int32))))
 
 
 def stack_stop_strings(automata: Sequence[StopStrings]) -> StopStrings:
@@ -102,7 +107,7 @@ def stack_stop_strings(automata: Sequence[StopStrings]) -> StopStrings:
     return StopStrings(
         next_state=jnp.concatenate([stops.next_state for stops in automata]),
         first=jnp.concatenate(
-            [stops.first + row for stops, row in zip(automata, rows.tolist(), strict=False)]
+            [stops.first + row for stops, row in zip(automata, rows[:-1].tolist(), strict=True)]
         ),
     )
 

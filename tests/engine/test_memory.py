@@ -12,7 +12,7 @@ import pytest
 from jax import Array
 
 from dendrite_jax import engine
-from dendrite_jax.cache import Appended, CacheConfig, KVPool, block_bytes
+from dendrite_jax.cache import Appended, CacheConfig, KVPool, KVShape, block_bytes, uniform_shape
 from dendrite_jax.engine import GenerateConfig, Generated, Round, Sampling, State, StopRules
 from dendrite_jax.grammar import CompiledGrammar
 from dendrite_jax.testing import BigramModel
@@ -21,7 +21,7 @@ from engine.programs import LANES, bigram, pad, start
 
 pytestmark = pytest.mark.slow
 
-KV_SHAPE = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16}
+KV_SHAPE = uniform_shape(num_layers=2, num_kv_heads=2, head_dim=16)
 STATES = 4
 
 
@@ -29,12 +29,12 @@ class WideModel(BigramModel):
     """A bigram model with a cache as large as a decoder's, which it reads, so that XLA keeps it."""
 
     @property
-    def kv_shape(self) -> dict[str, int]:
+    def kv_shape(self) -> KVShape:
         return KV_SHAPE
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         pool, hidden = super().forward(pool, appended, tokens)
-        return pool, hidden + pool.k[0, 0, 0, 0, 0] + pool.v[0, 0, 0, 0, 0]
+        return pool, hidden + sum(array[0, 0, 0, 0, 0] for array in pool.groups[0].arrays.values())
 
 
 MODEL = WideModel(model().table)
@@ -54,7 +54,7 @@ def grow(
 def temporary_bytes(num_blocks: int, table: CompiledGrammar | None, config: GenerateConfig) -> int:
     """Of `grow` mapped over states of `num_blocks` blocks each."""
     cache = CacheConfig(num_blocks=num_blocks, num_slots=16, max_context=64)
-    pools = STATES * num_blocks * block_bytes(dtype=jnp.float32, **KV_SHAPE)
+    pools = STATES * num_blocks * block_bytes(KV_SHAPE, dtype=jnp.float32)
     state = jax.eval_shape(lambda: jax.vmap(lambda _: engine.init(MODEL, cache))(jnp.zeros(STATES)))
     lanes = jax.ShapeDtypeStruct((STATES, LANES), jnp.int32)
     run = jax.jit(jax.vmap(partial(grow, table, config)), donate_argnums=0)
@@ -69,7 +69,7 @@ def test_memory_of_a_mapped_generation_does_not_grow_with_the_pool(constrained: 
     table = regex("(ab|abc)+") if constrained else None
     config = EVERYTHING if constrained else GenerateConfig(8)
     small, large = (temporary_bytes(blocks, table, config) for blocks in (64, 2048))
-    pool = 2048 * block_bytes(dtype=jnp.float32, **KV_SHAPE)
+    pool = 2048 * block_bytes(KV_SHAPE, dtype=jnp.float32)
     assert large - small < pool / 50
 
 
