@@ -85,7 +85,7 @@ def mismatches(
         different = np.flatnonzero(ours != theirs)
         counted = [
             token
-            for token in different
+            for token in different.tolist()
             if not excused(text + (token_bytes[token] or b""), bool(ours[token]))
         ]
         passed_over |= len(counted) < len(different)

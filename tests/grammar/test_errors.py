@@ -84,6 +84,8 @@ def test_a_bad_regex_is_refused(pattern: str, place: str, reason: str) -> None:
         ({"$ref": "#/$defs/x", "$defs": {"y": {}}}, "#", "there is no 'x'"),
         ({"$ref": "#/anyOf/²", "anyOf": [{}]}, "#", "there is no '²'"),
         ({"$ref": "http://example.com/x"}, "#", "outside the document.*'http://example.com/x'"),
+        ({"$id": "http://a/b", "$ref": "http://[x#y"}, "#", "'http://\\[x' is not a URI"),
+        ({"$id": "http://a/b", "items": {"$id": "http://[x"}}, "", "'http://\\[x' is not a URI"),
         ({"$ref": "#x", "$defs": {"a": {"$anchor": "y"}}}, "#", "there is no anchor 'x'"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "#/oneOf", "exclude each other"),
         (

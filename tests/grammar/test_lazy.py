@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ term: factor (("*"|"/") factor)*
 factor: NUM | "(" expr ")"
 NUM: /[0-9]{1,3}(\.[0-9]{1,2})?/
 """
-TREE = {
+TREE: dict[str, Any] = {
     "$defs": {
         "node": {
             "type": "object",

@@ -27,8 +27,11 @@ def integers(low: int | None, high: int | None, max_states: int = DEFAULT_MAX_ST
     """The integers from `low` to `high`, None for no bound; nothing when low > high."""
     if low is None and high is None:
         return regex_dfa(parse_regex(_WHOLE))
-    bounds = [None if bound is None else Bound(Decimal(bound)) for bound in (low, high)]
-    return _signed(*bounds, _Digits(False, max_states))
+    return _signed(
+        None if low is None else Bound(Decimal(low)),
+        None if high is None else Bound(Decimal(high)),
+        _Digits(False, max_states),
+    )
 
 
 def numbers(low: Bound | None, high: Bound | None, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
@@ -79,8 +82,9 @@ def _signed(low: Bound | None, high: Bound | None, digits: _Digits) -> Dfa:
     start, end = nfa.state(), nfa.state()
     zero = Decimal(0)
     if low is None or low.value < 0:
-        below_zero = high is not None and high.value < 0
-        inner = high.magnitude if below_zero else Bound(zero, excluded=True)
+        inner = Bound(zero, excluded=True)
+        if high is not None and high.value < 0:
+            inner = high.magnitude
         magnitudes = digits.between(inner, None if low is None else low.magnitude)
         nfa.move(nfa.append_dfa(magnitudes, nfa.append_bytes(b"-", start)), end)
     if high is None or high.value >= 0:

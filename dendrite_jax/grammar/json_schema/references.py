@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urldefrag, urljoin
+from urllib.parse import unquote, urljoin
 
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.json_schema.subschemas import Path, subschemas
@@ -30,8 +30,8 @@ class References:
             GrammarError: there is none in the document.
         """
         base = self._bases.get(id(schema), "")
-        target, fragment = (base, uri[1:]) if uri.startswith("#") else urldefrag(urljoin(base, uri))
-        fragment = unquote(fragment)
+        relative, _, fragment = uri.partition("#")
+        target, fragment = _joined(base, relative), unquote(fragment)
         if target not in self._resources:
             raise GrammarError(
                 f"$ref {uri!r} is not supported: it leads outside the document, which has no "
@@ -73,7 +73,7 @@ class References:
                 self._resources.setdefault(own, here)
             names = [found.get(keyword) for keyword in ("$anchor", "$dynamicAnchor")]
             # Before draft 2019-09 an anchor was an id that is only a fragment.
-            names.append(urldefrag(found[self._id])[1] if self._has_id(found) else None)
+            names.append(found[self._id].partition("#")[2] if self._has_id(found) else None)
             for name in names:
                 if isinstance(name, str) and name:
                     self._anchors.setdefault((own, name), here)
@@ -82,11 +82,18 @@ class References:
         """The base URI of what is inside `value`."""
         if not isinstance(value, Mapping) or not self._has_id(value):
             return outer
-        relative = urldefrag(value[self._id])[0]
-        return urljoin(outer, relative) if relative else outer
+        return _joined(outer, value[self._id].partition("#")[0])
 
     def _has_id(self, schema: Mapping[str, Any]) -> bool:
         return isinstance(schema.get(self._id), str)
+
+
+def _joined(base: str, uri: str) -> str:
+    """A URI that is relative to another."""
+    try:
+        return urljoin(base, uri) if uri else base
+    except ValueError as exc:
+        raise GrammarError(f"{uri!r} is not a URI: {exc}") from exc
 
 
 def _escaped(key: str) -> str:

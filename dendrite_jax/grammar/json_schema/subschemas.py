@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 _ONE = [
@@ -40,7 +40,7 @@ def subschemas(schema: Any, path: Path = ()) -> Iterator[tuple[Path, dict[str, A
     waiting = [(path, schema)]
     while waiting:
         here, found = waiting.pop()
-        if not isinstance(found, Mapping):
+        if not isinstance(found, dict):
             continue
         yield here, found
         waiting += [((*here, name), found[name]) for name in _ONE if name in found]
@@ -48,5 +48,5 @@ def subschemas(schema: Any, path: Path = ()) -> Iterator[tuple[Path, dict[str, A
             if isinstance(found.get(name), list):
                 waiting += [((*here, name, i), item) for i, item in enumerate(found[name])]
         for name in _MAPS:
-            if isinstance(found.get(name), Mapping):
+            if isinstance(found.get(name), dict):
                 waiting += [((*here, name, key), item) for key, item in found[name].items()]
