@@ -13,13 +13,24 @@ from dendrite_jax.cache.codec import (
     uniform_shape,
 )
 from dendrite_jax.cache.errors import BranchError, CapacityError, find_error, raise_errors
+from dendrite_jax.cache.lanes import flag_branches
 from dendrite_jax.cache.ledger import Ledger
 from dendrite_jax.cache.resize import resize
 from dendrite_jax.cache.sizing import blocks_for_fraction
-from dendrite_jax.cache.state import NO_BRANCH, Cache, CacheConfig, KVPool, init
+from dendrite_jax.cache.state import (
+    BAD_LOGITS,
+    BAD_TOKEN,
+    NO_BRANCH,
+    Cache,
+    CacheConfig,
+    KVPool,
+    init,
+)
 from dendrite_jax.cache.stats import CacheStats, stats
 
 __all__ = [
+    "BAD_LOGITS",
+    "BAD_TOKEN",
     "NO_BRANCH",
     "Appended",
     "BranchError",
@@ -39,6 +50,7 @@ __all__ = [
     "block_bytes",
     "blocks_for_fraction",
     "find_error",
+    "flag_branches",
     "fork",
     "free",
     "init",

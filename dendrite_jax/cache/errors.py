@@ -9,6 +9,8 @@ import numpy as np
 
 from dendrite_jax.cache.state import (
     BAD_LENGTH,
+    BAD_LOGITS,
+    BAD_TOKEN,
     CONTEXT_FULL,
     COUNT_TOO_LARGE,
     DUPLICATE_BRANCH,
@@ -49,9 +51,10 @@ def find_error(
 
     Returns:
       A CapacityError when a branch stopped for want of blocks or context or no slot was left, a
-      BranchError when a call named a branch that is not held or one branch twice, gave one
-      fewer tokens than it said, kept more than it holds, or asked what follows one that is
-      empty or cut, else None.
+      BranchError when a branch was given a token outside the vocabulary or its model gave no
+      distribution, or when a call named a branch that is not held or one branch twice, gave one
+      fewer tokens than it said, kept more than it holds, or asked what follows one that is empty
+      or cut, else None.
     """
     misuse, error, alive, length, ref_count, short = jax.device_get(
         (
@@ -76,6 +79,17 @@ def find_error(
         return CapacityError(
             f"branches {full.tolist()} stopped at {length[full].tolist()} tokens: max_context is "
             f"{cache.max_context} and must hold the prompt and every new token"
+        )
+    misfed = watched[error[watched] & BAD_TOKEN > 0]
+    if misfed.size:
+        return BranchError(
+            f"branches {misfed.tolist()} were given a token outside the model's vocabulary"
+        )
+    senseless = watched[error[watched] & BAD_LOGITS > 0]
+    if senseless.size:
+        return BranchError(
+            f"branches {senseless.tolist()} stopped: the model's logits for their next token are "
+            "NaN or infinite"
         )
     if misuse & OUT_OF_SLOTS:
         return CapacityError(

@@ -11,7 +11,7 @@ from dendrite_jax.engine.constraint import (
     with_table,
 )
 from dendrite_jax.engine.generate import generate
-from dendrite_jax.engine.generated import GenerateConfig, Generated
+from dendrite_jax.engine.generated import GenerateConfig, Generated, Round
 from dendrite_jax.engine.rewind import rewind
 from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
@@ -36,20 +36,28 @@ from dendrite_jax.engine.step import (
     score_tokens,
     step,
 )
-from dendrite_jax.engine.stop_strings import can_match, compile_stop_strings
-from dendrite_jax.engine.stopping import FINISH_NAMES, StopRules, StopStrings
+from dendrite_jax.engine.stop_strings import (
+    ByteAutomaton,
+    can_match,
+    compile_stop_strings,
+    stack_stop_strings,
+)
+from dendrite_jax.engine.stopping import FINISH_NAMES, NO_AUTOMATON, StopRules, StopStrings
 from dendrite_jax.grammar import NO_TOKEN
 
 __all__ = [
     "FINISH_NAMES",
     "GREEDY",
+    "NO_AUTOMATON",
     "NO_TOKEN",
     "PLAIN",
     "WANTED",
+    "ByteAutomaton",
     "Constraint",
     "GenerateConfig",
     "Generated",
     "Model",
+    "Round",
     "Sampled",
     "Sampling",
     "State",
@@ -78,6 +86,7 @@ __all__ = [
     "sample",
     "score_tokens",
     "set_keys",
+    "stack_stop_strings",
     "step",
     "truncate",
     "with_table",
