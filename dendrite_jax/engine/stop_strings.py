@@ -11,7 +11,6 @@ import numpy as np
 
 from dendrite_jax.engine.stopping import MATCHED, StopStrings
 
-
 SMALLEST = 8
 """States that the smallest table has room for."""
 
