@@ -12,6 +12,7 @@ from dendrite_jax.engine.constraint import (
 )
 from dendrite_jax.engine.generate import generate
 from dendrite_jax.engine.generated import GenerateConfig, Generated, Round
+from dendrite_jax.engine.keys import check_key
 from dendrite_jax.engine.rewind import rewind
 from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
@@ -67,6 +68,7 @@ __all__ = [
     "advance",
     "branch_tokens",
     "can_match",
+    "check_key",
     "compile_stop_strings",
     "constrain",
     "ends_text",

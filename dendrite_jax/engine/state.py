@@ -14,6 +14,7 @@ from dendrite_jax.cache.array_struct import ArrayStruct
 from dendrite_jax.cache.resize import fit_slots
 from dendrite_jax.cache.state import STALE_BRANCH
 from dendrite_jax.engine.constraint import Constraint, GrammarPlace, place_after
+from dendrite_jax.engine.keys import check_key
 from dendrite_jax.kernels.policy import KernelPolicy
 
 
@@ -82,14 +83,23 @@ def open_branches(state: State, keys: Array) -> tuple[State, Array]:
 
     Returns:
       The state and i32[n] branch ids, −1 where no slot was left.
+
+    Raises:
+      ValueError: `keys` are no typed keys [n].
     """
+    check_key(keys, "keys", batched=True)
     cache, ids = kv.open_branches(state.cache, jnp.ones(keys.shape[0], bool))
     stale = state.stale.at[_scatter_slot(state, ids)].set(True, mode="drop")
     return set_keys(state.replace(cache=cache, stale=stale), ids, keys), ids
 
 
 def set_keys(state: State, branch_ids: Array, keys: Array) -> State:
-    """Gives branches i32[n] the random keys [n] (a typed key array), as if newly opened."""
+    """Gives branches i32[n] the random keys [n] (a typed key array), as if newly opened.
+
+    Raises:
+      ValueError: `keys` are no typed keys [n].
+    """
+    check_key(keys, "keys", batched=True)
     slot = _scatter_slot(state, branch_ids)
     return state.replace(
         key=state.key.at[slot].set(jax.random.key_data(keys), mode="drop"),
