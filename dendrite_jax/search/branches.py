@@ -79,7 +79,8 @@ def refuse_empty(state: State, roots: Array) -> tuple[State, Array]:
     empty &= cache.error[slot] == 0
     misuse = cache.misuse | jnp.where(jnp.any(empty), EMPTY_BRANCH, 0)
     state = state.replace(cache=cache.replace(misuse=misuse))
-    return engine.without_stale(state, jnp.where(empty, -1, roots))
+    state, whole = engine.without_stale(state, jnp.where(empty, -1, roots))
+    return state, jnp.where(cache.error[slot] == 0, whole, roots)
 
 
 def hold_roots(
