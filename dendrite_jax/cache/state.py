@@ -37,6 +37,8 @@ SLOT_IN_USE = 4
 OUT_OF_SLOTS = 8
 COUNT_TOO_LARGE = 16
 EMPTY_BRANCH = 32
+BAD_LENGTH = 64
+STALE_BRANCH = 128
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Cache(ArrayStruct):
     length: Array  # i32[slots], tokens held
     alive: Array  # bool[slots], the slot holds a branch
     error: Array  # i32[slots], OUT_OF_BLOCKS | CONTEXT_FULL | BAD_TOKEN | BAD_LOGITS
-    misuse: Array  # i32[], the flags of refused calls, UNKNOWN_BRANCH to EMPTY_BRANCH
+    misuse: Array  # i32[], the flags of refused calls, UNKNOWN_BRANCH to STALE_BRANCH
     peak_blocks: Array  # i32[], most blocks ever in use at once
     blocks_short: Array  # i32[], most blocks that one call wanted beyond the free ones
     ledger: Ledger

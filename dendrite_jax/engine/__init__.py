@@ -13,6 +13,7 @@ from dendrite_jax.engine.constraint import (
 from dendrite_jax.engine.generate import generate
 from dendrite_jax.engine.generated import GenerateConfig, Generated, Round
 from dendrite_jax.engine.keys import check_key
+from dendrite_jax.engine.rewind import rewind
 from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
     Model,
@@ -22,7 +23,10 @@ from dendrite_jax.engine.state import (
     free,
     init,
     open_branches,
+    resize,
     set_keys,
+    truncate,
+    without_stale,
 )
 from dendrite_jax.engine.step import (
     Stepped,
@@ -79,10 +83,14 @@ __all__ = [
     "next_logits",
     "open_branches",
     "prefill",
+    "resize",
+    "rewind",
     "sample",
     "score_tokens",
     "set_keys",
     "stack_stop_strings",
     "step",
+    "truncate",
     "with_table",
+    "without_stale",
 ]

@@ -18,7 +18,7 @@ from dendrite_jax.engine.constraint import (
 from dendrite_jax.engine.generated import GenerateConfig, Generated, Round, Taken
 from dendrite_jax.engine.loops import any_mapped, run_if, while_any
 from dendrite_jax.engine.sampling import PLAIN, Sampling, sample, token_logprob
-from dendrite_jax.engine.state import Model, Planner, State, branch_tokens
+from dendrite_jax.engine.state import Model, Planner, State, branch_tokens, without_stale
 from dendrite_jax.engine.step import append_tokens, next_logits
 from dendrite_jax.engine.stopping import (
     BAD_LOGITS,
@@ -62,7 +62,8 @@ def generate(
     Args:
       model: the model.
       state: the engine state; donate it under jit.
-      branch_ids: i32[lanes], each at most once, each holding a token or more; negative for idle.
+      branch_ids: i32[lanes], each at most once, each holding a token or more; negative for idle. A
+        stale branch ends as FAILED at once and raises a misuse flag.
       config: static shape of the result.
       sampling: how to choose tokens.
       stop: what ends a lane early; nothing when None.
@@ -80,6 +81,7 @@ def generate(
       again. The others go on.
     """
     stop = StopRules() if stop is None else stop
+    state, branch_ids = without_stale(state, branch_ids)
     until = Round() if until is None else until
     limit = jnp.int32(config.max_new_tokens)
     if stop.limit is not None:
@@ -111,14 +113,15 @@ def generate(
         ids = jnp.where(running, branch_ids, -1)
         slot = jnp.maximum(ids, 0)
         logits = next_logits(model, loop.state, ids)
-        position = loop.state.cache.length[slot]
+        cache = loop.state.cache
+        position = cache.length[slot]
         masked = mask_logits(loop.state, ids, logits)
         chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen, masked)
-        bad = running & loop.state.cache.alive[slot] & _is_bad(logits)
+        bad = running & cache.alive[slot] & (cache.error[slot] == 0) & _is_bad(logits)
         unknown = is_unknown(loop.state, ids, chosen.token) & ~bad
 
         tokens, count = forced_after(loop.state, ids, chosen.token, config.fast_forward)
-        room = jnp.minimum(limit - out.length, loop.state.cache.max_context - position)
+        room = jnp.minimum(limit - out.length, cache.max_context - position)
         count = jnp.clip(room, 1, count)
         string_state, reason, count = _read_stops(stop, out.string_state, tokens, count)
         ids = jnp.where(bad, -1, ids)

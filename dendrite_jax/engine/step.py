@@ -50,8 +50,13 @@ def advance(model: Model, state: State, branch_ids: Array, tokens: Array) -> tup
 
 
 def next_logits(model: Model, state: State, branch_ids: Array) -> Array:
-    """Logits f32[lanes, vocab] of each branch's next token, from its last hidden state."""
-    return model.unembed(state.hidden[jnp.maximum(branch_ids, 0)])
+    """Logits f32[lanes, vocab] of each branch's next token, from its last hidden state.
+
+    Those of a stale branch (empty, or cut and not yet `rewind`ed) are NaN.
+    """
+    slot = jnp.maximum(branch_ids, 0)
+    stale = (branch_ids >= 0) & state.stale[slot]
+    return jnp.where(stale[:, None], jnp.nan, model.unembed(state.hidden[slot]))
 
 
 def prefill(
@@ -221,7 +226,8 @@ def _keep(room: _Room, pool: KVPool, last_hidden: Array, **counters: Array | int
         constraint = constraint.place(slot, room.grammar_state)
     cache = state.cache.replace(pool=pool, ledger=state.cache.ledger.add(**counters))
     hidden = state.hidden.at[slot].set(last_hidden, mode="drop")
-    return state.replace(cache=cache, hidden=hidden, constraint=constraint)
+    stale = state.stale.at[slot].set(False, mode="drop")
+    return state.replace(cache=cache, hidden=hidden, stale=stale, constraint=constraint)
 
 
 def _last(hidden: Array, count: Array) -> Array:

@@ -235,7 +235,7 @@ def test_a_full_context_ends_a_lane_with_what_fitted() -> None:
 
 def test_a_context_that_is_no_whole_number_of_blocks_is_the_users() -> None:
     cache = CacheConfig(num_blocks=20, num_slots=LANES, max_context=10, block_size=4)
-    state, ids = start(MODEL, [[1] * 8, [2] * 10, [3]], config=cache)
+    state, ids = start(MODEL, [[1] * 8, [2] * 10, [3], [4]], config=cache)
     state, stepped = run_prefill(MODEL, state, ids[2:3], [[3] * 10])  # of 9 that are left
     assert not stepped.ok[0]
     state, out = generate(MODEL, state, ids, GenerateConfig(4))
