@@ -113,14 +113,15 @@ def generate(
         ids = jnp.where(running, branch_ids, -1)
         slot = jnp.maximum(ids, 0)
         logits = next_logits(model, loop.state, ids)
-        position = loop.state.cache.length[slot]
+        cache = loop.state.cache
+        position = cache.length[slot]
         masked = mask_logits(loop.state, ids, logits)
         chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen, masked)
-        bad = running & loop.state.cache.alive[slot] & _is_bad(logits)
+        bad = running & cache.alive[slot] & (cache.error[slot] == 0) & _is_bad(logits)
         unknown = is_unknown(loop.state, ids, chosen.token) & ~bad
 
         tokens, count = forced_after(loop.state, ids, chosen.token, config.fast_forward)
-        room = jnp.minimum(limit - out.length, loop.state.cache.max_context - position)
+        room = jnp.minimum(limit - out.length, cache.max_context - position)
         count = jnp.clip(room, 1, count)
         string_state, reason, count = _read_stops(stop, out.string_state, tokens, count)
         ids = jnp.where(bad, -1, ids)

@@ -213,6 +213,17 @@ def test_a_full_context_names_max_context_every_time(engine: Engine) -> None:
     assert len(engine.generate([other], NEW, stop_tokens=[])[0].tokens) == NEW
 
 
+@pytest.mark.slow
+def test_a_context_that_is_no_whole_number_of_blocks_is_the_users(shared_engine: Engine) -> None:
+    engine = Engine(shared_engine.model, shared_engine.tokenizer, max_context=20, num_slots=2)
+    with pytest.raises(PromptError, match="21 tokens; max_context is 20"):
+        engine.prompt([7] * 21)
+    branch = engine.prompt([7] * 18)
+    assert len(engine.generate([branch], 2, stop_tokens=[])[0].tokens) == 2
+    with pytest.raises(CapacityError, match=r"\[20\] tokens: max_context is 20"):
+        engine.generate([branch], 1, stop_tokens=[])
+
+
 def test_a_branch_freed_during_its_stream_is_an_error(
     engine: Engine, undisturbed: list[int]
 ) -> None:
