@@ -257,6 +257,7 @@ class Decoder(struct.PyTreeNode):
                 index,
                 appended.table,
                 appended.start,
+                appended.length,
                 window=windows[index],
                 policy=self.policy,
             )
