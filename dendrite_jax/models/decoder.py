@@ -265,6 +265,7 @@ class Decoder(struct.PyTreeNode):
                 pool.group_of(index)[1],
                 appended.table,
                 appended.start,
+                appended.length,
                 window=windows[index],
                 policy=self.policy,
             )
