@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from dendrite_jax.kernels.linear import Dense
 from dendrite_jax.models import Decoder, ModelConfig
 
 SHAPES = {
@@ -56,10 +57,10 @@ def random_model(shape: str, dtype: DTypeLike, seed: int = 0) -> Decoder:
     hidden, inner = config.hidden_size, config.intermediate_size
     keys = iter(jax.random.split(jax.random.key(seed), 2 + 4 * config.num_layers))
 
-    def matrix(rows: int, columns: int) -> jax.Array:
-        return _random_matrix(next(keys), (rows, columns), dtype)
+    def matrix(rows: int, columns: int) -> Dense:
+        return Dense(_random_matrix(next(keys), (rows, columns), dtype))
 
-    def layer() -> dict[str, jax.Array]:
+    def layer() -> dict[str, Any]:
         return {
             "input_norm": jnp.ones(hidden, dtype),
             "qkv": matrix((heads + 2 * kv_heads) * dim, hidden),
@@ -70,7 +71,7 @@ def random_model(shape: str, dtype: DTypeLike, seed: int = 0) -> Decoder:
         }
 
     params: dict[str, Any] = {
-        "embed": matrix(config.vocab_size, hidden),
+        "embed": matrix(config.vocab_size, hidden).values,
         "final_norm": jnp.ones(hidden, dtype),
         "layers": tuple(layer() for _ in range(config.num_layers)),
     }

@@ -11,16 +11,16 @@ from flax import struct
 from jax import Array
 
 from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.kernels.linear import Dense, Weight, linear, residual_linear, rms_norm
 from dendrite_jax.kernels.paged_prefill import paged_prefill
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.kernels.rope_append import rope_append
-from dendrite_jax.kernels.skinny_matmul import residual_matmul, rms_norm, skinny_matmul
 from dendrite_jax.kernels.tree_attention import Plan, make_plan, tree_attention
 from dendrite_jax.models.config import ModelConfig
 from dendrite_jax.models.rope import rope_tables
 
 Params = dict[str, Any]
-"""Weights by name; matrices are [out, in] as in Hugging Face files.
+"""Weights by name: embed an array, other matrices `Weight`s, [out, in] as in Hugging Face files.
 
 embed [vocab, hidden], final_norm [hidden], lm_head [vocab, hidden] (absent when tied), and layers,
 a tuple of dicts: input_norm [hidden], qkv [(heads + 2 kv_heads) head_dim, hidden] with an optional
@@ -146,14 +146,14 @@ class Decoder(struct.PyTreeNode):
         return logits.reshape(*hidden.shape[:-1], -1)
 
     @property
-    def _unembedding(self) -> Array:
+    def _unembedding(self) -> Weight:
         """[vocab, hidden]; the embedding itself when tied."""
-        return self.params["lm_head" if "lm_head" in self.params else "embed"]
+        return self.params.get("lm_head") or Dense(self.params["embed"])
 
     def _matmul(
         self,
         x: Array,
-        weight: Array,
+        weight: Weight,
         bias: Array | None = None,
         *,
         norm: Array | None = None,
@@ -163,7 +163,7 @@ class Decoder(struct.PyTreeNode):
         """A linear layer on rows [rows, in], normalised first unless `normed` is that already."""
         if normed is not None:
             x, norm = normed, None
-        return skinny_matmul(
+        return linear(
             x,
             weight,
             bias=bias,
@@ -174,10 +174,10 @@ class Decoder(struct.PyTreeNode):
         )
 
     def _residual_matmul(
-        self, x: Array, residual: Array, weight: Array, bias: Array | None, **options: Any
+        self, x: Array, residual: Array, weight: Weight, bias: Array | None, **options: Any
     ) -> tuple[Array, Array | None]:
         """A linear layer on rows [rows, in] plus the residual, and its norm if that was made."""
-        return residual_matmul(
+        return residual_linear(
             x,
             residual,
             weight,

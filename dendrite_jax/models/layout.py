@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dendrite_jax.kernels.linear import Dense
 from dendrite_jax.models.config import ModelConfig
 from dendrite_jax.models.decoder import Params
 
@@ -36,6 +37,11 @@ class Param:
     def shape(self) -> tuple[int, ...]:
         first = self.parts[0].shape
         return (sum(part.shape[0] for part in self.parts), *first[1:])
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether a linear layer multiplies with it."""
+        return len(self.shape) == 2 and self.key != "embed"
 
     @property
     def path(self) -> str:
@@ -88,5 +94,6 @@ def build_params(config: ModelConfig, make: Callable[[Param], Any]) -> Params:
     params: Params = {"layers": tuple({} for _ in range(config.num_layers))}
     for param in param_layout(config):
         target = params if param.layer is None else params["layers"][param.layer]
-        target[param.key] = make(param)
+        array = make(param)
+        target[param.key] = Dense(array) if param.is_weight else array
     return params

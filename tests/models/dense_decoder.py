@@ -93,4 +93,5 @@ def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
 
 
 def _as(value: Any, dtype: type) -> np.ndarray:
-    return np.asarray(value).astype(dtype)
+    """An array, or the array of a dense weight."""
+    return np.asarray(getattr(value, "values", value)).astype(dtype)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from dendrite_jax.kernels.linear import Dense
 from dendrite_jax.models.config import ModelConfig
 from dendrite_jax.models.hf_config import read_config
 from dendrite_jax.models.layout import param_layout
@@ -83,10 +84,11 @@ def test_parameters_are_the_tensors_fused(folder: Path) -> None:
         key: np.concatenate([WEIGHTS[prefix + name] for name in names])
         for key, names in expected.items()
     }
+    layer |= {key: Dense(layer[key]) for key in ("qkv", "o", "gate_up", "down")}
     assert_same(params["layers"][1], layer)
     assert_same(params["embed"], WEIGHTS["model.embed_tokens.weight"])
     assert_same(params["final_norm"], WEIGHTS["model.norm.weight"])
-    assert_same(params["lm_head"], WEIGHTS["lm_head.weight"])
+    assert_same(params["lm_head"], Dense(WEIGHTS["lm_head.weight"]))
     assert set(params) == {"embed", "final_norm", "lm_head", "layers"}
 
 
@@ -119,7 +121,7 @@ def test_dtypes(folder: Path, stored: type, asked: str | None) -> None:
     params = load_params(folder, CONFIG, asked)
     expected = WEIGHTS["lm_head.weight"].astype(stored).astype(asked or stored)
     assert params["lm_head"].dtype == expected.dtype
-    np.testing.assert_array_equal(params["lm_head"], expected)
+    np.testing.assert_array_equal(params["lm_head"].values, expected)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {expected.dtype}
 
 
@@ -129,7 +131,7 @@ def test_fused_parts_of_different_dtypes_take_their_common_type(folder: Path) ->
     assert params["layers"][1]["qkv"].dtype == jnp.float32
     rows = len(WEIGHTS[Q_PROJ])
     np.testing.assert_array_equal(
-        params["layers"][1]["qkv"][:rows],
+        params["layers"][1]["qkv"].values[:rows],
         WEIGHTS[Q_PROJ].astype(ml_dtypes.bfloat16).astype(np.float32),
     )
 
@@ -204,7 +206,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 mesh = jax.make_mesh((2,), ("rows",))
 sharding = NamedSharding(mesh, PartitionSpec("rows"))
 params = load_params(sys.argv[1], read_config(sys.argv[1]), placement=sharding)
-gate_up = params["layers"][0]["gate_up"]
+gate_up = params["layers"][0]["gate_up"].values
 print([shard.data.shape for shard in gate_up.addressable_shards], float(abs(gate_up).sum()))
 """
 

@@ -47,18 +47,18 @@ def hugging_face_tensors(params: Params, config: ModelConfig) -> dict[str, jax.A
         "model.norm.weight": params["final_norm"],
     }
     for index, layer in enumerate(params["layers"]):
-        q, k, v = jnp.split(layer["qkv"], (query_rows, key_end))
-        gate, up = jnp.split(layer["gate_up"], 2)
+        q, k, v = jnp.split(layer["qkv"].values, (query_rows, key_end))
+        gate, up = jnp.split(layer["gate_up"].values, 2)
         parts = {
             "input_layernorm": layer["input_norm"],
             "self_attn.q_proj": q,
             "self_attn.k_proj": k,
             "self_attn.v_proj": v,
-            "self_attn.o_proj": layer["o"],
+            "self_attn.o_proj": layer["o"].values,
             "post_attention_layernorm": layer["post_norm"],
             "mlp.gate_proj": gate,
             "mlp.up_proj": up,
-            "mlp.down_proj": layer["down"],
+            "mlp.down_proj": layer["down"].values,
         }
         tensors |= {f"model.layers.{index}.{name}.weight": part for name, part in parts.items()}
     return tensors

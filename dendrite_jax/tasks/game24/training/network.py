@@ -1,6 +1,6 @@
 """The training-time forward pass of the embedded model: whole rows at once, no cache.
 
-Parameters have the layout of the engine's decoder (plain dicts, matrices [out, in], q/k/v and
+Parameters have the layout of the engine's decoder (`Dense` matrices [out, in], q/k/v and
 gate/up joined along axis 0), so that a trained checkpoint is the same pytree that the engine runs.
 """
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from dendrite_jax.kernels.linear import Dense
 from dendrite_jax.models.config import ModelConfig
 
 Params = dict[str, Any]
@@ -25,8 +26,8 @@ def init_params(key: jax.Array, config: ModelConfig) -> Params:
     embed_key, *layer_keys = jax.random.split(key, 1 + config.num_layers)
     depth_scale = (2 * config.num_layers) ** -0.5
 
-    def matrix(key: jax.Array, rows: int, columns: int, scale: float = 1.0) -> jax.Array:
-        return jax.random.normal(key, (rows, columns)) * columns**-0.5 * scale
+    def matrix(key: jax.Array, rows: int, columns: int, scale: float = 1.0) -> Dense:
+        return Dense(jax.random.normal(key, (rows, columns)) * columns**-0.5 * scale)
 
     def layer(key: jax.Array) -> Params:
         keys = jax.random.split(key, 4)
@@ -68,8 +69,8 @@ def forward(
         normed = _rms_norm(x, layer["input_norm"], config.rms_norm_eps)
         x = x + _attend(layer, normed, cos, sin, config, attention)
         normed = _rms_norm(x, layer["post_norm"], config.rms_norm_eps)
-        gate, up = jnp.split(normed @ layer["gate_up"].T, 2, axis=-1)
-        x = x + (jax.nn.silu(gate) * up) @ layer["down"].T
+        gate, up = jnp.split(normed @ layer["gate_up"].values.T, 2, axis=-1)
+        x = x + (jax.nn.silu(gate) * up) @ layer["down"].values.T
     return _rms_norm(x, params["final_norm"], config.rms_norm_eps) @ params["embed"].T
 
 
@@ -83,13 +84,13 @@ def _attend(
 ) -> jax.Array:
     rows, length, _ = x.shape
     heads, kv_heads = config.num_heads, config.num_kv_heads
-    qkv = (x @ layer["qkv"].T).reshape(rows, length, heads + 2 * kv_heads, config.head_dim)
+    qkv = (x @ layer["qkv"].values.T).reshape(rows, length, heads + 2 * kv_heads, config.head_dim)
     query, key, value = jnp.split(qkv, (heads, heads + kv_heads), axis=2)
     query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
     mixed = jax.nn.dot_product_attention(
         query, key, value, is_causal=True, implementation=attention
     )
-    return mixed.reshape(rows, length, -1) @ layer["o"].T
+    return mixed.reshape(rows, length, -1) @ layer["o"].values.T
 
 
 def _rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
