@@ -222,7 +222,7 @@ def check_loop_memory() -> dict[str, float]:
     model = random_model("small", jnp.bfloat16)
     config = CacheConfig(num_blocks=20_000, num_slots=64, max_context=512)
     state = jax.jit(engine.init, static_argnames="config")(model, config=config)
-    pool_bytes = state.cache.pool.k.nbytes + state.cache.pool.v.nbytes
+    pool_bytes = state.cache.num_blocks * state.cache.pool.block_bytes
 
     @partial(jax.jit, donate_argnums=1)
     def search(model: Any, state: Any) -> Any:

@@ -14,7 +14,7 @@ from dendrite_jax import engine
 from dendrite_jax.benchmarks import harness
 from dendrite_jax.benchmarks.fork import peer as fork_peer
 from dendrite_jax.benchmarks.harness.shapes import default_dtype, default_shape, random_model
-from dendrite_jax.cache import CacheConfig
+from dendrite_jax.cache import CacheConfig, LayerGroup
 from dendrite_jax.engine import State
 from dendrite_jax.models import Decoder
 
@@ -143,11 +143,11 @@ def _copy_seconds(state: State, context: int) -> float:
     blocks = context // 16
 
     @jax.jit
-    def duplicate(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return k[:, :blocks] * 1, v[:, :blocks] * 1
+    def duplicate(groups: tuple[LayerGroup, ...]) -> list[jax.Array]:
+        return [array[:, :blocks] * 1 for array in jax.tree.leaves(groups)]
 
-    pool = state.cache.pool
-    return harness.time_calls(lambda: duplicate(pool.k, pool.v), 5, warm_up=1).p50
+    groups = state.cache.pool.groups
+    return harness.time_calls(lambda: duplicate(groups), 5, warm_up=1).p50
 
 
 def _row_bytes(state: State) -> int:
@@ -159,7 +159,7 @@ def _row_bytes(state: State) -> int:
 
 
 def _block_bytes(model: Decoder) -> int:
-    return kv.block_bytes(dtype=model.dtype, **model.kv_shape)
+    return kv.block_bytes(model.kv_shape, dtype=model.dtype)
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 
 from dendrite_jax import engine
-from dendrite_jax.cache import Appended, CacheConfig, KVPool
+from dendrite_jax.cache import Appended, CacheConfig, KVPool, KVShape, uniform_shape
 from dendrite_jax.engine import GenerateConfig, State
 from dendrite_jax.grammar import (
     CompiledGrammar,
@@ -63,8 +63,8 @@ class CheapModel(struct.PyTreeNode):
         return self.embed.shape[1]
 
     @property
-    def kv_shape(self) -> dict[str, int]:
-        return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+    def kv_shape(self) -> KVShape:
+        return uniform_shape(num_layers=1, num_kv_heads=1, head_dim=1)
 
     @property
     def policy(self) -> KernelPolicy:

@@ -22,7 +22,7 @@ from dendrite_jax.benchmarks.harness.timing import compile_all, seconds_per_turn
 from dendrite_jax.benchmarks.tree.programs import TreePrograms
 from dendrite_jax.benchmarks.tree.sizes import TreeSizes
 from dendrite_jax.benchmarks.tree.workloads import Rounds, measure_rounds
-from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.cache import Appended, GroupShape, KVPool, KVShape
 from dendrite_jax.engine import PLAIN
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
@@ -54,9 +54,9 @@ class HollowDecoder(struct.PyTreeNode):
         return self.config.hidden_size
 
     @property
-    def kv_shape(self) -> dict[str, int]:
+    def kv_shape(self) -> KVShape:
         config = self.config
-        return {"num_layers": 1, "num_kv_heads": config.num_kv_heads, "head_dim": config.head_dim}
+        return (GroupShape((0,), config.num_kv_heads, config.head_dim),)
 
     def plan(
         self, pool: KVPool, table: Array, length: Array, previous: Plan | None = None
@@ -67,7 +67,7 @@ class HollowDecoder(struct.PyTreeNode):
         return make_plan(
             table,
             length,
-            pool.k,
+            pool.groups[0].arrays["k"],
             self.config.num_heads,
             previous=previous,
             policy=self.policy,

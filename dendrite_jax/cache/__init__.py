@@ -2,15 +2,19 @@
 
 from dendrite_jax.cache.append import Appended, append
 from dendrite_jax.cache.branches import fork, free, open_branches
-from dendrite_jax.cache.capacity import (
-    BranchError,
-    CapacityError,
+from dendrite_jax.cache.codec import (
+    Codec,
+    GroupShape,
+    Identity,
+    KVShape,
+    LayerGroup,
+    StoredArray,
     block_bytes,
-    blocks_for_fraction,
-    find_error,
-    raise_errors,
+    uniform_shape,
 )
+from dendrite_jax.cache.errors import BranchError, CapacityError, find_error, raise_errors
 from dendrite_jax.cache.ledger import Ledger
+from dendrite_jax.cache.sizing import blocks_for_fraction
 from dendrite_jax.cache.state import NO_BRANCH, Cache, CacheConfig, KVPool, init
 from dendrite_jax.cache.stats import CacheStats, stats
 
@@ -22,8 +26,14 @@ __all__ = [
     "CacheConfig",
     "CacheStats",
     "CapacityError",
+    "Codec",
+    "GroupShape",
+    "Identity",
     "KVPool",
+    "KVShape",
+    "LayerGroup",
     "Ledger",
+    "StoredArray",
     "append",
     "block_bytes",
     "blocks_for_fraction",
@@ -34,4 +44,5 @@ __all__ = [
     "open_branches",
     "raise_errors",
     "stats",
+    "uniform_shape",
 ]

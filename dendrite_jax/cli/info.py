@@ -45,7 +45,7 @@ def collect() -> dict[str, Any]:
     """The facts, as JSON values."""
     import jax
 
-    from dendrite_jax.cache.capacity import free_bytes
+    from dendrite_jax.cache.sizing import free_bytes
     from dendrite_jax.serving.compilation import compilation_cache_folder
 
     cache = compilation_cache_folder()

@@ -6,11 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
 from dendrite_jax import cache as kv
-from dendrite_jax.cache import Appended, Cache, CacheConfig, KVPool
+from dendrite_jax.cache import Appended, Cache, CacheConfig, KVPool, KVShape
+from dendrite_jax.cache.array_struct import ArrayStruct
 from dendrite_jax.engine.constraint import Constraint
 from dendrite_jax.grammar import FREE_STATE
 from dendrite_jax.kernels.policy import KernelPolicy
@@ -29,7 +29,7 @@ class Model(Protocol):
     def hidden_size(self) -> int: ...
 
     @property
-    def kv_shape(self) -> dict[str, int]: ...
+    def kv_shape(self) -> KVShape: ...
 
     @property
     def policy(self) -> KernelPolicy: ...
@@ -46,7 +46,7 @@ class Planner(Protocol):
     def plan(self, pool: KVPool, table: Array, length: Array, previous: Any) -> Any: ...
 
 
-class State(struct.PyTreeNode):
+class State(ArrayStruct):
     """Everything the engine knows, an immutable pytree; every function on it is pure.
 
     Donate it to a jitted call, or carry it in a loop, so that the pool is updated in place.
@@ -63,7 +63,7 @@ class State(struct.PyTreeNode):
 def init(model: Model, config: CacheConfig) -> State:
     """An empty state for a model; keys and values are kept in the weights' dtype."""
     return State(
-        cache=kv.init(config, dtype=model.dtype, **model.kv_shape),
+        cache=kv.init(config, model.kv_shape, dtype=model.dtype, policy=model.policy),
         hidden=jnp.zeros((config.num_slots, model.hidden_size), model.dtype),
         key=jnp.zeros((config.num_slots, 2), jnp.uint32),
         children=jnp.zeros(config.num_slots, jnp.int32),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.cache import Appended, KVPool, KVShape, uniform_shape
 from dendrite_jax.kernels.linear import Dense, Weight, linear, residual_linear, rms_norm
 from dendrite_jax.kernels.paged_prefill import paged_prefill
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
@@ -58,14 +58,14 @@ class Decoder(struct.PyTreeNode):
         return self.config.hidden_size
 
     @property
-    def kv_shape(self) -> dict[str, int]:
-        """The cache dimensions that this model needs."""
+    def kv_shape(self) -> KVShape:
+        """The keys and values of all layers, which are alike."""
         config = self.config
-        return {
-            "num_layers": config.num_layers,
-            "num_kv_heads": config.num_kv_heads,
-            "head_dim": config.head_dim,
-        }
+        return uniform_shape(
+            num_layers=config.num_layers,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+        )
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         """Runs new tokens through all layers.
@@ -85,7 +85,7 @@ class Decoder(struct.PyTreeNode):
         attend = self._decode_attention if tokens.shape[1] == 1 else self._prefill_attention
         attention = attend(pool, appended)
         x, normed = self.params["embed"][tokens.reshape(-1)], None
-        k_pool, v_pool = pool.k, pool.v
+        groups = [group.arrays for group in pool.groups]
         layers = self.params["layers"]
         for index, (layer, following) in enumerate(zip_longest(layers, layers[1:])):
             qkv = self._matmul(
@@ -96,12 +96,13 @@ class Decoder(struct.PyTreeNode):
                 normed=normed,
                 prefetch=layer["o"],
             )
+            group, place = pool.group_of(index)
             q, k_pool, v_pool = rope_append(
                 qkv.reshape(*tokens.shape, -1),
                 rope,
-                k_pool,
-                v_pool,
-                index,
+                groups[group]["k"],
+                groups[group]["v"],
+                place,
                 appended.block,
                 appended.offset,
                 q_norm=layer.get("q_norm"),
@@ -109,6 +110,7 @@ class Decoder(struct.PyTreeNode):
                 eps=config.rms_norm_eps,
                 policy=self.policy,
             )
+            groups[group] = {"k": k_pool, "v": v_pool}
             attended = attention(index, q, k_pool, v_pool)
             x, normed = self._residual_matmul(
                 attended.reshape(x.shape[0], -1),
@@ -137,7 +139,13 @@ class Decoder(struct.PyTreeNode):
             )
         if normed is None:
             normed = rms_norm(x, self.params["final_norm"], config.rms_norm_eps)
-        return pool.replace(k=k_pool, v=v_pool), normed.reshape(*tokens.shape, -1)
+        pool = pool.replace(
+            groups=tuple(
+                group.replace(arrays=arrays)
+                for group, arrays in zip(pool.groups, groups, strict=True)
+            )
+        )
+        return pool, normed.reshape(*tokens.shape, -1)
 
     def unembed(self, hidden: Array) -> Array:
         """Logits f32[..., vocab] of hidden states [..., hidden]."""
@@ -206,7 +214,7 @@ class Decoder(struct.PyTreeNode):
             plan = make_plan(
                 table,
                 length,
-                pool.k,
+                pool.groups[0].arrays["k"],
                 self.config.num_heads,
                 window=window,
                 previous=before,
@@ -234,7 +242,7 @@ class Decoder(struct.PyTreeNode):
                 q[:, 0],
                 k_pool,
                 v_pool,
-                index,
+                pool.group_of(index)[1],
                 appended.table,
                 appended.length,
                 plan=plans[windows[index]],
@@ -254,7 +262,7 @@ class Decoder(struct.PyTreeNode):
                 q,
                 k_pool,
                 v_pool,
-                index,
+                pool.group_of(index)[1],
                 appended.table,
                 appended.start,
                 window=windows[index],

@@ -84,7 +84,7 @@ class Engine:
             1 if num_blocks is None else num_blocks, num_slots, max_context, block_size
         )
         if num_blocks is None:
-            per_block = kv.block_bytes(block_size=block_size, dtype=model.dtype, **model.kv_shape)
+            per_block = kv.block_bytes(model.kv_shape, dtype=model.dtype, block_size=block_size)
             fitting = kv.blocks_for_fraction(memory_fraction, per_block, jax.devices()[0])
             config = replace(config, num_blocks=min(fitting, num_slots * config.max_blocks))
         self.config = config

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.cache import Appended, KVPool, KVShape, uniform_shape
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 
@@ -28,8 +28,8 @@ class BigramModel(struct.PyTreeNode):
         return self.table.shape[0]
 
     @property
-    def kv_shape(self) -> dict[str, int]:
-        return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+    def kv_shape(self) -> KVShape:
+        return uniform_shape(num_layers=1, num_kv_heads=1, head_dim=1)
 
     @property
     def policy(self) -> KernelPolicy:

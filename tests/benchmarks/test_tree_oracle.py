@@ -20,7 +20,7 @@ def test_a_hollow_decoder_keeps_its_plan_while_the_tables_stay() -> None:
     hollow = HollowDecoder(
         jnp.arange(64.0), config, jnp.dtype("float32"), policy=KernelPolicy("triton")
     )
-    pool = kv.init(CacheConfig(8, 2, 64), dtype=hollow.dtype, **hollow.kv_shape).pool
+    pool = kv.init(CacheConfig(8, 2, 64), hollow.kv_shape, dtype=hollow.dtype).pool
     plan = partial(hollow.plan, pool)
     table, length = jnp.array([[0, 1], [0, 2]]), jnp.array([20, 20])
     made = plan(table, length)

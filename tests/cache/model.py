@@ -31,21 +31,6 @@ class Branch:
     error: int = 0
 
 
-@dataclass
-class Write:
-    """What one lane of an append needs."""
-
-    branch: Branch
-    tokens: Sequence[int]
-    copies: bool  # its partly filled last block has another holder
-    fresh: int  # blocks beyond those it holds
-    left_by: list[int]  # earlier writes of the call that must leave the last block to this one
-
-    @property
-    def need(self) -> int:
-        return self.fresh + self.copies
-
-
 class CacheModel:
     """What a cache holds after a sequence of calls."""
 
@@ -114,65 +99,56 @@ class CacheModel:
     def append(self, ids: Sequence[int], tokens: Sequence[Sequence[int]], width: int) -> list[bool]:
         """Follows an `append` of up to `width` tokens a lane; which lanes take theirs.
 
-        Lanes are served in order, and a lane that is refused for want of blocks still counts as
-        having asked for them.
+        Lanes are served in order; one that does not fit takes nothing.
         """
-        holders = self.holders()
-        num_free = self.config.num_blocks - len(holders)
-        taken: list[bool] = []
-        writes: dict[int, Write] = {}
-        asked = 0
+        taken = [False] * len(ids)
+        writes: dict[int, Branch] = {}
         for lane, slot in enumerate(self._usable(ids)):
-            taken.append(False)
             branch = None if slot is None else self.branches[slot]
             if branch is None:
                 continue
             if len(tokens[lane]) > width:
                 self.misuse |= COUNT_TOO_LARGE
+            elif not branch.error and tokens[lane]:
+                if len(branch.tokens) + len(tokens[lane]) > self.max_context:
+                    branch.error = CONTEXT_FULL
+                else:
+                    writes[lane] = branch
+        self._count_short([(branch, tokens[lane]) for lane, branch in writes.items()])
+        for lane, branch in writes.items():
+            holders = self.holders()
+            copies, fresh = self._need(branch, tokens[lane], holders)
+            taken[lane] = copies + fresh <= self.config.num_blocks - len(holders)
+            if not taken[lane]:
+                branch.error = OUT_OF_BLOCKS
                 continue
-            if branch.error or not tokens[lane]:
-                continue
-            if len(branch.tokens) + len(tokens[lane]) > self.max_context:
-                branch.error = CONTEXT_FULL
-                continue
-            write = self._plan(branch, tokens[lane], writes, holders)
-            writes[lane] = write
-            asked += write.need
-            taken[lane] = write.need == 0 or asked <= num_free
-        self.blocks_short = max(self.blocks_short, asked - num_free)
-
-        # A lane that counted on being the last holder of a block is refused with those before it.
-        for lane, write in writes.items():
-            taken[lane] &= write.copies or all(taken[other] for other in write.left_by)
-        for lane, write in writes.items():
-            if taken[lane]:
-                self._write(write)
-            else:
-                write.branch.error = OUT_OF_BLOCKS
+            if copies:
+                branch.blocks[-1] = Block()
+                self.ledger["blocks_copied"] += 1
+            branch.blocks.extend(Block() for _ in range(fresh))
+            branch.tokens.extend(tokens[lane])
         self.peak_blocks = max(self.peak_blocks, len(self.holders()))
         return taken
 
-    def _plan(
-        self,
-        branch: Branch,
-        tokens: Sequence[int],
-        writes: dict[int, Write],
-        holders: Counter[Block],
-    ) -> Write:
+    def _need(
+        self, branch: Branch, tokens: Sequence[int], holders: Counter[Block]
+    ) -> tuple[bool, int]:
+        """Whether a write copies the branch's last block, and how many more blocks it takes."""
         size = self.config.block_size
         fresh = -(-(len(branch.tokens) + len(tokens)) // size) - len(branch.blocks)
-        if len(branch.tokens) % size == 0:
-            return Write(branch, tokens, False, fresh, [])
-        last = branch.blocks[-1]
-        left_by = [lane for lane, write in writes.items() if last in write.branch.blocks[-1:]]
-        return Write(branch, tokens, holders[last] > 1 + len(left_by), fresh, left_by)
+        partial = len(branch.tokens) % size != 0
+        return partial and holders[branch.blocks[-1]] > 1, fresh
 
-    def _write(self, write: Write) -> None:
-        if write.copies:
-            write.branch.blocks[-1] = Block()
-            self.ledger["blocks_copied"] += 1
-        write.branch.blocks.extend(Block() for _ in range(write.fresh))
-        write.branch.tokens.extend(write.tokens)
+    def _count_short(self, writes: Sequence[tuple[Branch, Sequence[int]]]) -> None:
+        """Counts the blocks that a call would take if there were enough, beyond the free ones."""
+        holders = self.holders()
+        asked = len(holders) - self.config.num_blocks
+        for branch, tokens in writes:
+            copies, fresh = self._need(branch, tokens, holders)
+            if copies:
+                holders[branch.blocks[-1]] -= 1
+            asked += copies + fresh
+        self.blocks_short = max(self.blocks_short, asked)
 
     def _takes_slot(self, slot: int, also_taken: dict[int, Branch] | None = None) -> bool:
         """Whether a lane that wants any slot gets one; checks the slot it was given."""

@@ -19,7 +19,10 @@ class CacheMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.harness = Harness()
+        self.harness = self.make_harness()
+
+    def make_harness(self) -> Harness:
+        return Harness()
 
     def draw_ids(self, data: st.DataObject) -> list[int]:
         live = sorted(self.harness.model.branches)
@@ -35,6 +38,10 @@ class CacheMachine(RuleBasedStateMachine):
         ids = self.draw_ids(data)
         counts = st.lists(st.integers(0, TOKENS + 1), min_size=len(ids), max_size=len(ids))
         self.harness.append(list(zip(ids, data.draw(counts, label="counts"), strict=True)))
+
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        self.harness.append([(branch, 1) for branch in self.draw_ids(data)], width=1)
 
     @rule(data=st.data())
     def fork(self, data: st.DataObject) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.cache import Appended, KVPool, KVShape, uniform_shape
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 ELSEWHERE = 0
@@ -41,8 +41,8 @@ class TrieModel(struct.PyTreeNode):
         return 1
 
     @property
-    def kv_shape(self) -> dict[str, int]:
-        return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+    def kv_shape(self) -> KVShape:
+        return uniform_shape(num_layers=1, num_kv_heads=1, head_dim=1)
 
     @property
     def policy(self) -> KernelPolicy:

@@ -1,8 +1,7 @@
-"""Sizing a cache from memory, and turning its flags into exceptions; host side."""
+"""Turning the flags of a cache into exceptions; host side."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import jax
@@ -28,45 +27,6 @@ class CapacityError(RuntimeError):
 
 class BranchError(ValueError):
     """A call could not use a branch as it was asked to."""
-
-
-def block_bytes(
-    *,
-    num_layers: int,
-    num_kv_heads: int,
-    head_dim: int,
-    dtype: jax.typing.DTypeLike,
-    block_size: int = 16,
-) -> int:
-    """Bytes of one block: the keys and values of `block_size` tokens in every layer."""
-    item = np.dtype(dtype).itemsize
-    return 2 * num_layers * num_kv_heads * block_size * head_dim * item
-
-
-def blocks_for_fraction(fraction: float, bytes_per_block: int, device: jax.Device) -> int:
-    """Blocks that fit in `fraction` of the device's free memory.
-
-    Raises:
-      ValueError: the fraction is not in (0, 1], or not even one block fits.
-    """
-    if not 0.0 < fraction <= 1.0:
-        raise ValueError(f"memory_fraction is {fraction}; it must be in (0, 1]")
-    free = free_bytes(device)
-    blocks = int(free * fraction) // bytes_per_block
-    if blocks < 1:
-        raise ValueError(
-            f"memory_fraction {fraction} of {free} free bytes is less than one block "
-            f"of {bytes_per_block} bytes"
-        )
-    return blocks
-
-
-def free_bytes(device: jax.Device) -> int:
-    """Free memory of a device, or of the machine where the device keeps no account (CPU)."""
-    account = device.memory_stats()
-    if account and "bytes_limit" in account:
-        return account["bytes_limit"] - account["bytes_in_use"]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def raise_errors(cache: Cache) -> None:
