@@ -115,6 +115,15 @@ def residual_linear(
     )
 
 
+def runs_row_kernel(rows: int, policy: KernelPolicy) -> bool:
+    """Whether products of so many rows run the kernel of one row.
+
+    It takes a norm on its way and prefetches the next weight; others do neither, and
+    `residual_linear` then gives the norm.
+    """
+    return rows == 1 and choose_implementation(policy) == "triton"
+
+
 def _implementation(policy: KernelPolicy) -> Any:
     """The module with both products of the implementation that runs."""
     if choose_implementation(policy) == "xla":
