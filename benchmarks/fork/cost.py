@@ -13,6 +13,7 @@ from dendrite_jax import cache as kv
 from dendrite_jax import engine
 from dendrite_jax.benchmarks import harness
 from dendrite_jax.benchmarks.fork import peer as fork_peer
+from dendrite_jax.benchmarks.harness.counts import check_counts
 from dendrite_jax.benchmarks.harness.shapes import default_dtype, default_shape, random_model
 from dendrite_jax.cache import CacheConfig, LayerGroup
 from dendrite_jax.engine import State
@@ -73,11 +74,13 @@ def _context_rows(
     for children in CHILDREN:
         parents = jnp.full(children, root, jnp.int32)
         seconds = []
-        for _ in range(REPEATS + 3):
+        before, calls = state.cache.ledger.totals(), REPEATS + 3
+        for _ in range(calls):
             start = time.perf_counter()
             state, ids = jax.block_until_ready(fork(state, parents))
             seconds.append(time.perf_counter() - start)
             state = free(state, ids)
+        check_counts(before, state.cache, forks=calls * children)
         time_fork = float(np.median(seconds[3:]))
         rows.append(
             {

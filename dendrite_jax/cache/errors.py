@@ -8,6 +8,9 @@ import jax
 import numpy as np
 
 from dendrite_jax.cache.state import (
+    BAD_LENGTH,
+    BAD_LOGITS,
+    BAD_TOKEN,
     CONTEXT_FULL,
     COUNT_TOO_LARGE,
     DUPLICATE_BRANCH,
@@ -16,6 +19,7 @@ from dendrite_jax.cache.state import (
     OUT_OF_BLOCKS,
     OUT_OF_SLOTS,
     SLOT_IN_USE,
+    STALE_BRANCH,
     UNKNOWN_BRANCH,
     Cache,
 )
@@ -47,8 +51,10 @@ def find_error(
 
     Returns:
       A CapacityError when a branch stopped for want of blocks or context or no slot was left, a
-      BranchError when a call named a branch that is not held or one branch twice, gave one
-      fewer tokens than it said or searched from one without any, else None.
+      BranchError when a branch was given a token outside the vocabulary or its model gave no
+      distribution, or when a call named a branch that is not held or one branch twice, gave one
+      fewer tokens than it said, kept more than it holds, or asked what follows one that is empty
+      or cut, else None.
     """
     misuse, error, alive, length, ref_count, short = jax.device_get(
         (
@@ -74,6 +80,17 @@ def find_error(
             f"branches {full.tolist()} stopped at {length[full].tolist()} tokens: max_context is "
             f"{cache.max_context} and must hold the prompt and every new token"
         )
+    misfed = watched[error[watched] & BAD_TOKEN > 0]
+    if misfed.size:
+        return BranchError(
+            f"branches {misfed.tolist()} were given a token outside the model's vocabulary"
+        )
+    senseless = watched[error[watched] & BAD_LOGITS > 0]
+    if senseless.size:
+        return BranchError(
+            f"branches {senseless.tolist()} stopped: the model's logits for their next token are "
+            "NaN or infinite"
+        )
     if misuse & OUT_OF_SLOTS:
         return CapacityError(
             f"no slot was left for a new branch: num_slots is {cache.num_slots}, "
@@ -87,6 +104,15 @@ def find_error(
         return BranchError("a call named a branch that is not held (never opened, or freed before)")
     if misuse & COUNT_TOO_LARGE:
         return BranchError("append was told to take more tokens than it was given")
+    if misuse & BAD_LENGTH:
+        return BranchError(
+            "fork or truncate was told to keep more tokens than the branch holds, or fewer than 0"
+        )
+    if misuse & STALE_BRANCH:
+        return BranchError(
+            "a call asked what follows a branch that has no last hidden state: it holds no token, "
+            "or fork or truncate cut it; engine.rewind runs its last token again"
+        )
     if misuse & EMPTY_BRANCH:
         return BranchError("a search was given a root without a token: its prompt is empty")
     return None

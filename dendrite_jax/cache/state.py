@@ -27,6 +27,8 @@ GUARD_VALUE = 77
 # Sticky flags of one branch; a flagged branch takes no more tokens.
 OUT_OF_BLOCKS = 1
 CONTEXT_FULL = 2
+BAD_TOKEN = 4
+BAD_LOGITS = 8
 
 # Sticky flags of the whole cache: a call that was refused for one of its ids.
 UNKNOWN_BRANCH = 1
@@ -35,6 +37,8 @@ SLOT_IN_USE = 4
 OUT_OF_SLOTS = 8
 COUNT_TOO_LARGE = 16
 EMPTY_BRANCH = 32
+BAD_LENGTH = 64
+STALE_BRANCH = 128
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class CacheConfig:
     Attributes:
       num_blocks: physical blocks of the pool, shared by all branches.
       num_slots: branches that can be held at once.
-      max_context: tokens a branch can hold; rounded up to whole blocks.
+      max_context: tokens a branch can hold.
       block_size: tokens a block.
       debug: interleaves guard blocks, see `dendrite_jax.cache.debug`; doubles the pool.
     """
@@ -103,11 +107,12 @@ class Cache(ArrayStruct):
     table: Array  # i32[slots, max_blocks], physical block of each logical block, or NO_BLOCK
     length: Array  # i32[slots], tokens held
     alive: Array  # bool[slots], the slot holds a branch
-    error: Array  # i32[slots], OUT_OF_BLOCKS | CONTEXT_FULL
-    misuse: Array  # i32[], the flags of refused calls, UNKNOWN_BRANCH to EMPTY_BRANCH
+    error: Array  # i32[slots], OUT_OF_BLOCKS | CONTEXT_FULL | BAD_TOKEN | BAD_LOGITS
+    misuse: Array  # i32[], the flags of refused calls, UNKNOWN_BRANCH to STALE_BRANCH
     peak_blocks: Array  # i32[], most blocks ever in use at once
     blocks_short: Array  # i32[], most blocks that one call wanted beyond the free ones
     ledger: Ledger
+    max_context: int = struct.field(pytree_node=False)  # tokens that a branch can hold
     policy: KernelPolicy = struct.field(pytree_node=False, default=DEFAULT_POLICY)
     """How blocks are copied; the model's, since `append` copies without a model."""
 
@@ -123,11 +128,6 @@ class Cache(ArrayStruct):
     @property
     def block_size(self) -> int:
         return self.pool.tokens.shape[1]
-
-    @property
-    def max_context(self) -> int:
-        """Tokens that fit in a table row."""
-        return self.table.shape[1] * self.block_size
 
 
 def init(
@@ -169,6 +169,7 @@ def init(
         peak_blocks=jnp.int32(0),
         blocks_short=jnp.int32(0),
         ledger=Ledger.zeros(),
+        max_context=config.max_context,
         policy=policy,
     )
 

@@ -102,8 +102,10 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def working(console: Console, text: str, quiet: bool) -> Iterator[None]:
-    """A spinner beside a text while the body runs; nothing when quiet or not on a terminal."""
+    """A spinner beside a text while the body runs, without a terminal a line on stderr."""
     if quiet or not console.is_terminal:
+        if not quiet:
+            click.echo(f"dendrite: {text}", err=True)
         yield
         return
     with console.status(text):

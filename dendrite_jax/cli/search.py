@@ -111,7 +111,7 @@ def search(
     from dendrite_jax.search.export import to_html, to_json
     from dendrite_jax.serving import Engine
     from dendrite_jax.serving.search import ThoughtShape, text_method
-    from dendrite_jax.serving.validation import check_text
+    from dendrite_jax.serving.validation import check_prompt, check_text
 
     _check_effect(method)
     shape = ThoughtShape(thought_tokens, depth, hopeless)
@@ -127,6 +127,7 @@ def search(
         pretrained = load(model, dtype, progress)
     tokenizer = pretrained.tokenizer
     ids = tokenizer.encode(prompt, add_special_tokens=True)
+    check_prompt(ids, pretrained.model.vocab_size, len(ids))
     engine = Engine(
         *pretrained, max_context=len(ids) + depth * thought_tokens, num_slots=plan.config.num_slots
     )
@@ -143,7 +144,7 @@ def search(
         root = engine.prompt(ids, seed=seed)
 
     def decode(tokens: Sequence[int]) -> str:
-        return tokenizer.decode(token for token in tokens if token < tokenizer.vocab_size)
+        return tokenizer.decode(tokens, continuation=True)
 
     found = _run(engine, root, bound, seed, decode, prompt, quiet=as_json)
     if html is not None:

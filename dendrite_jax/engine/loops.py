@@ -1,5 +1,5 @@
 """Loops that stay in place under `vmap`; the cache has them, since it loops too."""
 
-from dendrite_jax.cache.loops import any_mapped, while_any
+from dendrite_jax.cache.loops import any_mapped, run_if, while_any
 
-__all__ = ["any_mapped", "while_any"]
+__all__ = ["any_mapped", "run_if", "while_any"]

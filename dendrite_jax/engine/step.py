@@ -33,7 +33,8 @@ def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[
       tokens: i32[lanes].
 
     Returns:
-      The state, and the logits of each branch's next token.
+      The state, and the logits of each branch's next token. A branch that is given an id outside
+      the vocabulary is flagged and takes none.
     """
     state, ok = advance(model, state, branch_ids, tokens)
     hidden = state.hidden[jnp.maximum(branch_ids, 0)]
@@ -42,14 +43,20 @@ def step(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[
 
 def advance(model: Model, state: State, branch_ids: Array, tokens: Array) -> tuple[State, Array]:
     """`step` without the logits, for loops that take them from `next_logits`; state and ok."""
-    count = jnp.ones_like(tokens)
-    state, _, ok = append_tokens(model, state, branch_ids, tokens[:, None], count, "generated")
+    tokens, count = tokens[:, None], jnp.ones_like(tokens)
+    state, branch_ids = _refuse_unknown(model, state, branch_ids, tokens, count)
+    state, _, ok = append_tokens(model, state, branch_ids, tokens, count, "generated")
     return state, ok
 
 
 def next_logits(model: Model, state: State, branch_ids: Array) -> Array:
-    """Logits f32[lanes, vocab] of each branch's next token, from its last hidden state."""
-    return model.unembed(state.hidden[jnp.maximum(branch_ids, 0)])
+    """Logits f32[lanes, vocab] of each branch's next token, from its last hidden state.
+
+    Those of a stale branch (empty, or cut and not yet `rewind`ed) are NaN.
+    """
+    slot = jnp.maximum(branch_ids, 0)
+    stale = (branch_ids >= 0) & state.stale[slot]
+    return jnp.where(stale[:, None], jnp.nan, model.unembed(state.hidden[slot]))
 
 
 def prefill(
@@ -74,10 +81,12 @@ def prefill(
       chunk: bounds what is held at once; None takes the model's policy's, or else the platform's.
 
     Returns:
-      The state, and the logits of the token after each branch's last one.
+      The state, and the logits of the token after each branch's last one. A branch that is given
+      an id outside the vocabulary is flagged and takes none of its tokens.
     """
     if chunk is None:
         chunk = prefill_chunk(model.policy, tokens.shape[0])
+    state, branch_ids = _refuse_unknown(model, state, branch_ids, tokens, count)
     state, ok = _prefill_chunks(model, state, branch_ids, tokens, count, chunk)
     hidden = state.hidden[jnp.maximum(branch_ids, 0)]
     return state, Stepped(model.unembed(hidden), hidden, ok)
@@ -91,6 +100,7 @@ def score_tokens(
     Takes what `prefill` takes, in one chunk. Returns the state, f32[lanes, length, vocab] and the
     bool[lanes] of lanes that took their tokens.
     """
+    state, branch_ids = _refuse_unknown(model, state, branch_ids, tokens, count)
     state, hidden, ok = append_tokens(model, state, branch_ids, tokens, count, "scored")
     return state, model.unembed(hidden), ok
 
@@ -102,6 +112,17 @@ def length_bucket(length: int, smallest: int = 16) -> int:
     return max(smallest, 1 << (length - 1).bit_length())
 
 
+def _refuse_unknown(
+    model: Model, state: State, branch_ids: Array, tokens: Array, count: Array
+) -> tuple[State, Array]:
+    """Flags the branches that are given an id outside the vocabulary, and makes theirs idle."""
+    real = jnp.arange(tokens.shape[1]) < count[:, None]
+    unknown = jnp.any(real & ((tokens < 0) | (tokens >= model.vocab_size)), axis=1)
+    flags = jnp.where(unknown, kv.BAD_TOKEN, 0)
+    state = state.replace(cache=kv.flag_branches(state.cache, branch_ids, flags))
+    return state, jnp.where(unknown, -1, branch_ids)
+
+
 def _prefill_chunks(
     model: Model, state: State, branch_ids: Array, tokens: Array, count: Array, chunk: int
 ) -> tuple[State, Array]:
@@ -109,6 +130,7 @@ def _prefill_chunks(
     if length <= chunk:
         state, _, ok = append_tokens(model, state, branch_ids, tokens, count, "prefilled")
         return state, ok
+    asked = jnp.any(branch_ids >= 0)
     room = _make_room(state, branch_ids, tokens, count)  # all that a prompt needs, or nothing
     appended, count = room.appended, jnp.where(room.appended.ok, count, 0)
     num_chunks = -(-length // chunk)
@@ -142,7 +164,7 @@ def _prefill_chunks(
     )
     start = (room.state.cache.pool, jnp.zeros((lanes, model.hidden_size), state.hidden.dtype))
     (pool, last_hidden), _ = jax.lax.scan(body, start, pieces)
-    state = _keep(room, pool, last_hidden, steps=num_chunks, prefilled=jnp.sum(count))
+    state = _keep(room, pool, last_hidden, steps=asked * num_chunks, prefilled=jnp.sum(count))
     return state, appended.ok
 
 
@@ -157,12 +179,13 @@ def append_tokens(
       branch_ids: i32[lanes], each at most once; negative for an idle lane.
       tokens: i32[lanes, length].
       count: i32[lanes], how many of a lane's tokens are real.
-      counter: what the ledger counts them as.
+      counter: what the ledger counts them as; a call whose lanes are all idle counts as no step.
 
     Returns:
       The state, the hidden state [lanes, length, hidden] of each token, and the bool[lanes] of
       lanes that took theirs. One that meets an edge unknown to its `LazyTable` takes none.
     """
+    asked = jnp.any(branch_ids >= 0)
     room = _make_room(state, branch_ids, tokens, count)
     state, appended = room.state, room.appended
     plan = state.plan
@@ -171,7 +194,7 @@ def append_tokens(
         appended = appended._replace(plan=plan)
     pool, hidden = model.forward(state.cache.pool, appended, tokens)
     taken = jnp.sum(jnp.where(appended.ok, count, 0))
-    state = _keep(room, pool, _last(hidden, count), steps=1, **{counter: taken})
+    state = _keep(room, pool, _last(hidden, count), steps=asked, **{counter: taken})
     return state.replace(plan=plan), hidden, appended.ok
 
 
@@ -203,7 +226,8 @@ def _keep(room: _Room, pool: KVPool, last_hidden: Array, **counters: Array | int
         constraint = constraint.place(slot, room.grammar_state)
     cache = state.cache.replace(pool=pool, ledger=state.cache.ledger.add(**counters))
     hidden = state.hidden.at[slot].set(last_hidden, mode="drop")
-    return state.replace(cache=cache, hidden=hidden, constraint=constraint)
+    stale = state.stale.at[slot].set(False, mode="drop")
+    return state.replace(cache=cache, hidden=hidden, stale=stale, constraint=constraint)
 
 
 def _last(hidden: Array, count: Array) -> Array:

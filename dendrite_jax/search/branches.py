@@ -67,7 +67,9 @@ class Branches(struct.PyTreeNode):
 
 
 def refuse_empty(state: State, roots: Array) -> tuple[State, Array]:
-    """The roots i32[problems], −1 for one whose prompt is empty, which raises a misuse flag.
+    """The roots i32[problems], −1 for one whose prompt is empty, or that was cut and is stale.
+
+    Each raises a misuse flag.
 
     A root whose prompt found no room stays: its own flag stops whatever grows from it.
     """
@@ -76,7 +78,8 @@ def refuse_empty(state: State, roots: Array) -> tuple[State, Array]:
     empty = (roots == slot) & cache.alive[slot] & (cache.length[slot] == 0)
     empty &= cache.error[slot] == 0
     misuse = cache.misuse | jnp.where(jnp.any(empty), EMPTY_BRANCH, 0)
-    return state.replace(cache=cache.replace(misuse=misuse)), jnp.where(empty, -1, roots)
+    state = state.replace(cache=cache.replace(misuse=misuse))
+    return engine.without_stale(state, jnp.where(empty, -1, roots))
 
 
 def hold_roots(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -66,6 +67,7 @@ def inspect(cache: Cache) -> tuple[debug.Violations, CacheStats]:
 
 open_branches = jax.jit(kv.open_branches, donate_argnums=0)
 fork = jax.jit(kv.fork, donate_argnums=0)
+truncate = jax.jit(kv.truncate, donate_argnums=0)
 free = jax.jit(kv.free, donate_argnums=0)
 
 
@@ -93,14 +95,37 @@ class Harness:
         self.check()
         return ids.tolist()[:count]
 
-    def fork(self, parents: Sequence[int], children: Sequence[int] | None = None) -> list[int]:
-        """Forks up to LANES parents, into the given slots or any."""
+    def fork(
+        self,
+        parents: Sequence[int],
+        children: Sequence[int] | None = None,
+        length: Sequence[int] | None = None,
+    ) -> list[int]:
+        """Forks up to LANES parents, into the given slots or any, whole or so many tokens."""
         lanes = _pad(parents)
         slots = None if children is None else _pad(children)
-        self.cache, ids = fork(self.cache, np.array(lanes), slots and np.array(slots))
-        self.model.fork(lanes, slots, ids.tolist())
+        kept = None if length is None else _pad(length)
+        self.cache, ids = fork(
+            self.cache, np.array(lanes), slots and np.array(slots), kept and np.array(kept)
+        )
+        self.model.fork(lanes, slots, ids.tolist(), kept)
         self.check()
         return ids.tolist()[: len(parents)]
+
+    def truncate(self, lengths: Mapping[int, int] | Sequence[tuple[int, int]]) -> list[bool]:
+        """Cuts up to LANES branches; (branch, tokens to keep) a lane."""
+        pairs = list(lengths.items() if isinstance(lengths, Mapping) else lengths)
+        ids, kept = _pad([slot for slot, _ in pairs]), _pad([kept for _, kept in pairs])
+        self.cache, cut = truncate(self.cache, np.array(ids), np.array(kept))
+        assert cut.tolist() == self.model.truncate(ids, kept)
+        self.check()
+        return cut.tolist()[: len(pairs)]
+
+    def resize(self, config: CacheConfig) -> None:
+        """Moves the cache into other capacities."""
+        self.cache = kv.resize(self.cache, config)
+        self.model.resize(config)
+        self.check()
 
     def free(self, ids: Sequence[int]) -> None:
         """Frees up to LANES branches."""
@@ -202,11 +227,11 @@ class Harness:
         model, config = self.model, self.model.config
         branches = model.branches.values()
         blocks = model.holders()
-        filled = {
-            block: min(config.block_size, len(branch.tokens) - column * config.block_size)
-            for branch in branches
-            for column, block in enumerate(branch.blocks)
-        }
+        filled: Counter[Block] = Counter()  # of the holder that has most tokens in the block
+        for branch in branches:
+            for column, block in enumerate(branch.blocks):
+                held = min(config.block_size, len(branch.tokens) - column * config.block_size)
+                filled[block] = max(filled[block], held)
         places = len(blocks) * config.block_size
         assert stats.branches == len(branches)
         assert stats.blocks_used == len(blocks)

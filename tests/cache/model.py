@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dendrite_jax.cache.state import (
+    BAD_LENGTH,
     CONTEXT_FULL,
     COUNT_TOO_LARGE,
     DUPLICATE_BRANCH,
@@ -62,7 +63,11 @@ class CacheModel:
                 self.branches[slot] = Branch()
 
     def fork(
-        self, parents: Sequence[int], children: Sequence[int] | None, granted: Sequence[int]
+        self,
+        parents: Sequence[int],
+        children: Sequence[int] | None,
+        granted: Sequence[int],
+        length: Sequence[int] | None = None,
     ) -> None:
         """Follows `fork`; `granted` are the ids that it gave."""
         made: dict[int, Branch] = {}
@@ -75,6 +80,11 @@ class CacheModel:
                 self.misuse |= UNKNOWN_BRANCH
                 assert slot == -1
                 continue
+            kept = len(source.tokens) if length is None else length[lane]
+            if not 0 <= kept <= len(source.tokens):
+                self.misuse |= BAD_LENGTH
+                assert slot == -1
+                continue
             if children is not None:
                 child = children[lane]
                 free = 0 <= child < self.config.num_slots and child not in self.branches
@@ -85,10 +95,36 @@ class CacheModel:
                 assert slot == child
             elif not self._takes_slot(slot, made):
                 continue
-            made[slot] = Branch(list(source.tokens), list(source.blocks), source.error)
+            blocks = source.blocks[: self._blocks(kept)]
+            made[slot] = Branch(source.tokens[:kept], blocks, source.error)
             self.ledger["forks"] += 1
-            self.ledger["reused"] += len(source.tokens)
+            self.ledger["reused"] += kept
         self.branches.update(made)
+
+    def truncate(self, ids: Sequence[int], lengths: Sequence[int]) -> list[bool]:
+        """Follows `truncate`; which branches are cut."""
+        cut = []
+        for slot, kept in zip(self._usable(ids), lengths, strict=True):
+            branch = None if slot is None else self.branches[slot]
+            cut.append(branch is not None and 0 <= kept <= len(branch.tokens))
+            if branch is not None and not cut[-1]:
+                self.misuse |= BAD_LENGTH
+            elif branch is not None:
+                del branch.tokens[kept:], branch.blocks[self._blocks(kept) :]
+        return cut
+
+    def resize(self, config: CacheConfig) -> None:
+        """Follows `resize` to capacities that hold what is held."""
+        before, self.config = self.config, config
+        lifted = OUT_OF_BLOCKS if config.num_blocks > before.num_blocks else 0
+        if config.max_blocks > before.max_blocks:
+            lifted |= CONTEXT_FULL
+        for branch in self.branches.values():
+            branch.error &= ~lifted
+        if config.num_slots > before.num_slots:
+            self.misuse &= ~OUT_OF_SLOTS
+        if config.num_blocks > before.num_blocks:
+            self.blocks_short = 0
 
     def free(self, ids: Sequence[int]) -> None:
         """Follows `free`."""
@@ -130,12 +166,16 @@ class CacheModel:
         self.peak_blocks = max(self.peak_blocks, len(self.holders()))
         return taken
 
+    def _blocks(self, tokens: int) -> int:
+        """Blocks that so many tokens of a branch are in."""
+        return -(-tokens // self.config.block_size)
+
     def _need(
         self, branch: Branch, tokens: Sequence[int], holders: Counter[Block]
     ) -> tuple[bool, int]:
         """Whether a write copies the branch's last block, and how many more blocks it takes."""
         size = self.config.block_size
-        fresh = -(-(len(branch.tokens) + len(tokens)) // size) - len(branch.blocks)
+        fresh = self._blocks(len(branch.tokens) + len(tokens)) - len(branch.blocks)
         partial = len(branch.tokens) % size != 0
         return partial and holders[branch.blocks[-1]] > 1, fresh
 

@@ -27,7 +27,9 @@ def test_a_thousand_forks_are_one_trace() -> None:
         nonlocal traces
         traces += 1
         cache, children = kv.fork(cache, parents)
-        return kv.free(cache, children)
+        cache, _ = kv.truncate(cache, children, jnp.zeros_like(children))
+        cache, parts = kv.fork(kv.free(cache, children), parents, length=jnp.ones_like(parents))
+        return kv.free(cache, parts)
 
     harness = Harness()
     first, second = harness.open(2)
@@ -36,8 +38,8 @@ def test_a_thousand_forks_are_one_trace() -> None:
     for number in range(1000):
         cache = step(cache, np.array([(first, second)[number % 2], -1, second, first]))
     assert traces == 1
-    assert cache.ledger.totals()["forks"] == 3000
-    assert cache.ledger.totals()["reused"] == 500 * (1 + 6 + 1) + 500 * (6 + 6 + 1)
+    assert cache.ledger.totals()["forks"] == 6000
+    assert cache.ledger.totals()["reused"] == 500 * (1 + 6 + 1) + 500 * (6 + 6 + 1) + 3000
 
 
 def test_new_lengths_tables_and_ids_are_no_new_trace() -> None:
@@ -58,7 +60,7 @@ def test_new_lengths_tables_and_ids_are_no_new_trace() -> None:
 
 
 def loop(cache: Cache, ids: jax.Array, steps: jax.Array) -> Cache:
-    """Forks, appends with copies on write, writes and frees, as a search does."""
+    """Forks, appends with copies on write, writes, cuts and frees, as a search does."""
 
     def body(carry: tuple[jax.Array, Cache]) -> tuple[jax.Array, Cache]:
         step, cache = carry
@@ -66,7 +68,9 @@ def loop(cache: Cache, ids: jax.Array, steps: jax.Array) -> Cache:
         tokens = jnp.full((ids.shape[0], NEW), step)
         cache, appended = kv.append(cache, children, tokens, jnp.full_like(ids, NEW))
         cache = cache.replace(pool=write(cache.pool, appended, tokens))
-        return step + 1, kv.free(cache, children)
+        cache, _ = kv.truncate(cache, children, jnp.ones_like(ids))
+        cache, parts = kv.fork(cache, children, length=jnp.zeros_like(ids))
+        return step + 1, kv.free(kv.free(cache, children), parts)
 
     return jax.lax.while_loop(lambda carry: carry[0] < steps, body, (jnp.int32(0), cache))[1]
 

@@ -29,6 +29,11 @@ class CacheMachine(RuleBasedStateMachine):
         one = st.sampled_from(live) | st.sampled_from(live) | ANY_ID if live else ANY_ID
         return data.draw(st.lists(one, max_size=LANES), label="ids")
 
+    def draw_length(self, data: st.DataObject, branch: int) -> int:
+        """Mostly one that the branch can be cut to."""
+        held = self.harness.model.branches.get(branch)
+        return data.draw(st.integers(-1, len(held.tokens) + 1 if held else 1), label="length")
+
     @rule(count=st.integers(1, LANES))
     def open(self, count: int) -> None:
         self.harness.open(count)
@@ -52,6 +57,17 @@ class CacheMachine(RuleBasedStateMachine):
         parents = self.draw_ids(data)
         children = st.lists(ANY_ID, min_size=len(parents), max_size=len(parents))
         self.harness.fork(parents, data.draw(children, label="children"))
+
+    @rule(data=st.data())
+    def fork_a_part(self, data: st.DataObject) -> None:
+        parents = self.draw_ids(data)
+        self.harness.fork(parents, None, [self.draw_length(data, parent) for parent in parents])
+
+    @rule(data=st.data())
+    def truncate(self, data: st.DataObject) -> None:
+        self.harness.truncate(
+            [(branch, self.draw_length(data, branch)) for branch in self.draw_ids(data)]
+        )
 
     @rule(data=st.data())
     def free(self, data: st.DataObject) -> None:
