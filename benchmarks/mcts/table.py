@@ -18,8 +18,8 @@ import numpy as np
 
 from dendrite_jax.benchmarks import harness
 from dendrite_jax.benchmarks.mcts.toy import Toy
-from dendrite_jax.search.mcts import Gumbel, Puct, Rule, Uct
-from dendrite_jax.search.mcts.config import SimulationConfig
+from dendrite_jax.search.monte_carlo import Gumbel, Puct, Rule, Uct
+from dendrite_jax.search.monte_carlo.config import SimulationConfig
 
 RULES: dict[str, Rule] = {"puct": Puct(), "uct": Uct(), "gumbel": Gumbel()}
 SIZES = ((1, 4, 64), (8, 4, 64), (64, 4, 64), (64, 16, 64), (64, 4, 200))

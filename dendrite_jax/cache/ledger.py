@@ -17,7 +17,7 @@ class Ledger(struct.PyTreeNode):
     reused: Array  # tokens that children inherited from their parents instead of recomputing
     forks: Array  # children made
     blocks_copied: Array  # blocks copied on write
-    steps: Array  # forward passes, whatever the number of lanes and tokens
+    steps: Array  # forward passes with a lane to run, whatever the number of lanes and tokens
 
     @classmethod
     def zeros(cls) -> Ledger:

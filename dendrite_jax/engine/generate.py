@@ -1,4 +1,4 @@
-"""Generating many tokens in one `lax.while_loop`."""
+"""Generating many tokens in one loop on the device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dendrite_jax.engine.constraint import (
     mask_logits,
 )
 from dendrite_jax.engine.generated import GenerateConfig, Generated, Taken
+from dendrite_jax.engine.loops import while_any
 from dendrite_jax.engine.sampling import PLAIN, Sampling, sample, token_logprob
 from dendrite_jax.engine.state import Model, Planner, State, branch_tokens
 from dendrite_jax.engine.step import append_tokens, next_logits
@@ -133,7 +134,7 @@ def generate(
         return jnp.any(loop.out.finish == RUNNING)
 
     planned = state.replace(plan=_first_plan(model, state, branch_ids))
-    end = jax.lax.while_loop(goes_on, body, _Loop(planned, seen, out))
+    end = while_any(goes_on, body, _Loop(planned, seen, out))
     return end.state.replace(plan=None), end.out
 
 

@@ -41,3 +41,21 @@ def _any_of_batch(size: int, batched: list[bool], flag: Array) -> tuple[Any, boo
     del size
     # Goes through the rule again, for a vmap around this one.
     return any_mapped(jnp.any(flag) if batched[0] else flag), False
+
+
+def run_if(wanted: Array, body: Callable[[Array, Carry], Carry], carry: Carry) -> Carry:
+    """Runs a body once if it is wanted: a loop of at most one round, which keeps a pool in place.
+
+    A conditional would copy it. Under `vmap` the body runs for all where any wants it.
+
+    Args:
+      wanted: bool[].
+      body: (wanted, carry) → carry, which must leave a carry that does not want it as it is.
+      carry: of fixed shapes.
+    """
+
+    def once(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
+        wanted, carry = loop
+        return jnp.zeros_like(wanted), body(wanted, carry)
+
+    return while_any(lambda loop: loop[0], once, (wanted, carry))[1]

@@ -150,6 +150,8 @@ def append_tokens(
       The state, the hidden state [lanes, length, hidden] of each token, and the bool[lanes] of
       lanes that took theirs. One that meets an edge unknown to its `LazyTable` takes none.
     """
+    # With all lanes idle nothing is run: under `vmap`, a loop that is done idles with the others.
+    runs = jnp.any(branch_ids >= 0)
     constraint = state.constraint
     if constraint is not None:
         constraint, grammar_state, missed = accept_tokens(constraint, branch_ids, tokens, count)
@@ -164,7 +166,7 @@ def append_tokens(
     last_hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
     slot = jnp.where(appended.ok, branch_ids, cache.num_slots)
     taken = jnp.sum(jnp.where(appended.ok, count, 0))
-    ledger = cache.ledger.add(steps=1, **{counter: taken})
+    ledger = cache.ledger.add(steps=runs, **{counter: taken})
     if constraint is not None:
         constraint = constraint.place(slot, grammar_state)
     state = state.replace(

@@ -13,7 +13,7 @@ PURE_LAYERS = {"cache", "engine", "search", "kernels"}
 HOST_MODULES = {
     "dendrite_jax.cache.capacity",
     "dendrite_jax.engine.stop_strings",
-    "dendrite_jax.search.export.document",
+    "dendrite_jax.search.export.json_document",
     "dendrite_jax.search.report",
 }
 
