@@ -30,6 +30,7 @@ from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GREEDY, GenerateConfig
 from dendrite_jax.kernels.copy_blocks import copy_blocks
 from dendrite_jax.kernels.paged_prefill import paged_prefill
+from dendrite_jax.kernels.policy import IMPLEMENTATIONS, KernelPolicy
 from dendrite_jax.kernels.skinny_matmul import (
     MAX_ROWS,
     residual_matmul,
@@ -73,7 +74,7 @@ def _attend(
             *arrays[:count],
             1,
             *arrays[count:],
-            implementation="xla" if precise else "triton",
+            policy=KernelPolicy("xla" if precise else "triton"),
             **options,
         )
 
@@ -175,13 +176,11 @@ def verify_checks(count: int) -> Iterator[Check]:
 
 
 @partial(jax.jit, static_argnums=2)
-def _products(x: Array, weights: tuple[Array, ...], implementation: str) -> Array:
+def _products(x: Array, weights: tuple[Array, ...], policy: KernelPolicy) -> Array:
     """Both products of a layer's second half, and the norm that follows them."""
     post_norm, gate_up, bias, down, next_norm = weights
-    inner = skinny_matmul(
-        x, gate_up, norm=post_norm, bias=bias, swiglu=True, implementation=implementation
-    )
-    y, normed = residual_matmul(inner, x, down, next_norm=next_norm, implementation=implementation)
+    inner = skinny_matmul(x, gate_up, norm=post_norm, bias=bias, swiglu=True, policy=policy)
+    y, normed = residual_matmul(inner, x, down, next_norm=next_norm, policy=policy)
     return jnp.stack([y, rms_norm(y, next_norm, 1e-5) if normed is None else normed])
 
 
@@ -205,8 +204,8 @@ def _product_error(rows: int, dtype: str) -> float:
     x = jax.random.normal(keys[0], (rows, hidden)).astype(dtype)
     wide = jax.tree.map(lambda array: array.astype(jnp.float32), (x, weights))
     with jax.default_matmul_precision("highest"):  # else products of many float32 rows are TF32
-        got = np.asarray(_products(x, weights, "triton"), np.float64)
-        want = np.asarray(_products(*wide, "xla"), np.float64)
+        got = np.asarray(_products(x, weights, KernelPolicy("triton")), np.float64)
+        want = np.asarray(_products(*wide, KernelPolicy("xla")), np.float64)
     error = float(np.linalg.norm(got - want) / np.linalg.norm(want))
     return error if np.isfinite(error) else float("inf")
 
@@ -216,8 +215,8 @@ def check_copies() -> bool:
     pools = _pools(2, 64, "bfloat16")
     source, destination = jnp.array([3, 7, 0, 9]), jnp.array([100, BLOCKS, 5, 101])
     calls = [
-        jax.jit(partial(copy_blocks, implementation=name))(*pools, source, destination)
-        for name in ("triton", "xla")
+        jax.jit(partial(copy_blocks, policy=KernelPolicy(name)))(*pools, source, destination)
+        for name in IMPLEMENTATIONS
     ]
     return all(bool(jnp.array_equal(a, b)) for a, b in zip(*calls, strict=True))
 
@@ -227,7 +226,7 @@ def check_loop_memory() -> dict[str, float]:
     model = random_model("small", jnp.bfloat16)
     config = CacheConfig(num_blocks=20_000, num_slots=64, max_context=512)
     state = jax.jit(engine.init, static_argnames="config")(model, config=config)
-    pool_bytes = state.cache.pool.k.nbytes + state.cache.pool.v.nbytes
+    pool_bytes = state.cache.num_blocks * state.cache.pool.block_bytes
 
     @partial(jax.jit, donate_argnums=1)
     def search(model: Any, state: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from dendrite_jax import cache as kv
 from dendrite_jax import engine
 from dendrite_jax.benchmarks import harness
 from dendrite_jax.benchmarks.decode import peer as decode_peer
+from dendrite_jax.benchmarks.harness.counts import check_counts
 from dendrite_jax.benchmarks.harness.shapes import (
     default_dtype,
     default_shape,
@@ -166,9 +167,16 @@ def _python_loop(
             seconds.append(time.perf_counter() - start)
         return state
 
-    for _ in range(3):
+    before, calls = state.cache.ledger.totals(), 3
+    for _ in range(calls):
         state = _on_children(state, roots, use)
+    _check_generated(before, state, roots, calls * new_tokens)
     return state, harness.Timing.of(seconds[new_tokens:])
+
+
+def _check_generated(before: Mapping[str, int], state: State, roots: jax.Array, steps: int) -> None:
+    """Raises CountError unless every branch got a token at each of so many steps."""
+    check_counts(before, state.cache, steps=steps, generated=steps * len(roots))
 
 
 def while_loop_seconds(
@@ -197,10 +205,14 @@ def while_loop_seconds(
 
     state = _on_children(state, roots, use)
     seconds.clear()
+    before = state.cache.ledger.totals()
     for _ in range(REPEATS):
         state = _on_children(state, roots, use)
+    _check_generated(before, state, roots, REPEATS * new_tokens)
     full = statistics.median(seconds)
     seconds.clear()
+    before = state.cache.ledger.totals()
     for _ in range(REPEATS):
         state = use(state, jnp.full_like(roots, -1))
+    check_counts(before, state.cache, steps=0, generated=0)
     return state, (full - statistics.median(seconds)) / new_tokens

@@ -15,6 +15,7 @@ from dendrite_jax import cache as kv
 from dendrite_jax import engine
 from dendrite_jax.benchmarks import harness
 from dendrite_jax.benchmarks.decode import loop as decode
+from dendrite_jax.benchmarks.harness.counts import check_counts
 from dendrite_jax.benchmarks.harness.shapes import (
     default_dtype,
     default_shape,
@@ -97,6 +98,7 @@ def _prompt(model: Decoder, state: State, context: int) -> tuple[State, jax.Arra
 
     seconds = []
     root = jnp.array([-1])
+    before = state.cache.ledger.totals()
     for _ in range(REPEATS):
         state = engine.free(state, root)
         state, root = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
@@ -105,6 +107,7 @@ def _prompt(model: Decoder, state: State, context: int) -> tuple[State, jax.Arra
         state, token = first_token(model, state, root)
         token.block_until_ready()
         seconds.append(time.perf_counter() - start)
+    check_counts(before, state.cache, prefilled=REPEATS * context)
     return state, root, statistics.median(seconds[2:])  # the first compiles, the second warms up
 
 

@@ -13,8 +13,9 @@ from dendrite_jax import cache as kv
 from dendrite_jax import engine
 from dendrite_jax.benchmarks import harness
 from dendrite_jax.benchmarks.fork import peer as fork_peer
+from dendrite_jax.benchmarks.harness.counts import check_counts
 from dendrite_jax.benchmarks.harness.shapes import default_dtype, default_shape, random_model
-from dendrite_jax.cache import CacheConfig
+from dendrite_jax.cache import CacheConfig, LayerGroup
 from dendrite_jax.engine import State
 from dendrite_jax.models import Decoder
 
@@ -73,11 +74,13 @@ def _context_rows(
     for children in CHILDREN:
         parents = jnp.full(children, root, jnp.int32)
         seconds = []
-        for _ in range(REPEATS + 3):
+        before, calls = state.cache.ledger.totals(), REPEATS + 3
+        for _ in range(calls):
             start = time.perf_counter()
             state, ids = jax.block_until_ready(fork(state, parents))
             seconds.append(time.perf_counter() - start)
             state = free(state, ids)
+        check_counts(before, state.cache, forks=calls * children)
         time_fork = float(np.median(seconds[3:]))
         rows.append(
             {
@@ -143,11 +146,11 @@ def _copy_seconds(state: State, context: int) -> float:
     blocks = context // 16
 
     @jax.jit
-    def duplicate(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return k[:, :blocks] * 1, v[:, :blocks] * 1
+    def duplicate(groups: tuple[LayerGroup, ...]) -> list[jax.Array]:
+        return [array[:, :blocks] * 1 for array in jax.tree.leaves(groups)]
 
-    pool = state.cache.pool
-    return harness.time_calls(lambda: duplicate(pool.k, pool.v), 5, warm_up=1).p50
+    groups = state.cache.pool.groups
+    return harness.time_calls(lambda: duplicate(groups), 5, warm_up=1).p50
 
 
 def _row_bytes(state: State) -> int:
@@ -159,7 +162,7 @@ def _row_bytes(state: State) -> int:
 
 
 def _block_bytes(model: Decoder) -> int:
-    return kv.block_bytes(dtype=model.dtype, **model.kv_shape)
+    return kv.block_bytes(model.kv_shape, dtype=model.dtype)
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -12,7 +12,8 @@ import numpy as np
 from flax import struct
 
 from dendrite_jax import engine
-from dendrite_jax.cache import Appended, CacheConfig, KVPool
+from dendrite_jax.benchmarks.harness.counts import check_counts
+from dendrite_jax.cache import Appended, CacheConfig, KVPool, KVShape, uniform_shape
 from dendrite_jax.engine import GenerateConfig, State
 from dendrite_jax.grammar import (
     CompiledGrammar,
@@ -20,6 +21,7 @@ from dendrite_jax.grammar import (
     GrammarCompiler,
     stack,
 )
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.serving.compilation import loop_options
 
 DECODE_STEP_US = 5450.0
@@ -62,8 +64,12 @@ class CheapModel(struct.PyTreeNode):
         return self.embed.shape[1]
 
     @property
-    def kv_shape(self) -> dict[str, int]:
-        return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+    def kv_shape(self) -> KVShape:
+        return uniform_shape(num_layers=1, num_kv_heads=1, head_dim=1)
+
+    @property
+    def policy(self) -> KernelPolicy:
+        return DEFAULT_POLICY
 
     def forward(
         self, pool: KVPool, appended: Appended, tokens: jax.Array
@@ -128,12 +134,13 @@ def _step_us(model: CheapModel, states: Sequence[State], ids: jax.Array) -> list
     generate = jax.jit(engine.generate, static_argnames="config", compiler_options=loop_options())
 
     def seconds(state: State, tokens: int) -> float:
+        before = state.cache.ledger.totals()
         start = clock()
         with jax.transfer_guard("disallow"):
-            _, out = generate(model, state, ids, GenerateConfig(tokens))
+            after, out = generate(model, state, ids, GenerateConfig(tokens))
         jax.block_until_ready(out)
         taken = clock() - start
-        assert np.all(np.asarray(out.length) == tokens)
+        check_counts(before, after.cache, steps=tokens, generated=tokens * len(ids))
         return taken
 
     lengths = LENGTHS.get(jax.default_backend(), OTHER_LENGTHS)

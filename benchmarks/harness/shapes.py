@@ -36,6 +36,19 @@ SHAPES = {
         max_position=8192,
         tie_word_embeddings=True,
     ),
+    # All products of its decode are Triton calls, whose loops command buffers can hold whole.
+    "two-layers": ModelConfig(
+        architecture="LlamaForCausalLM",
+        vocab_size=4096,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_layers=2,
+        num_heads=16,
+        num_kv_heads=8,
+        head_dim=128,
+        max_position=8192,
+        tie_word_embeddings=True,
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dendrite_jax.benchmarks.harness.counts import CountError
 from dendrite_jax.serving.compilation import loop_options
 
 CACHE_BYTES = 200e6
@@ -30,10 +31,13 @@ PARALLEL = min(12, os.cpu_count() or 1)
 
 
 def looped(body: Callable[..., Any]) -> Callable[..., Any]:
-    """`body(carry, *data) -> carry`, repeated `turns` times: f(turns, carry, *data)."""
+    """`body(carry, *data) -> carry`, repeated: f(turns, carry, *data) → carry, turns that ran."""
 
     def run(turns: Any, carry: Any, *data: Any) -> Any:
-        return jax.lax.fori_loop(0, turns, lambda _, c: body(c, *data), carry)
+        def turn(_: Any, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+            return body(loop[0], *data), loop[1] + 1
+
+        return jax.lax.fori_loop(0, turns, turn, (carry, jnp.int32(0)))
 
     return run
 
@@ -58,12 +62,19 @@ def compile_all(jobs: dict[Any, tuple[Callable[..., Any], tuple[Any, ...]]]) -> 
 
 
 def seconds_per_turn(compiled: Any, arguments: tuple[Any, ...], least: float = 4e-3) -> float:
-    """Median device seconds of one turn of a function from `compile_all`."""
+    """Median device seconds of one turn of a function from `compile_all`.
+
+    Raises:
+      CountError: a call ran another number of turns.
+    """
 
     def elapsed(turns: int) -> float:
         start = time.perf_counter()
-        jax.block_until_ready(compiled(jnp.int32(turns), *arguments))
-        return time.perf_counter() - start
+        _, ran = jax.block_until_ready(compiled(jnp.int32(turns), *arguments))
+        seconds = time.perf_counter() - start
+        if int(ran) != turns:
+            raise CountError(f"a loop of {turns} turns ran {int(ran)}")
+        return seconds
 
     elapsed(2)
     few = 2

@@ -17,9 +17,11 @@ import jax
 import numpy as np
 
 from dendrite_jax.benchmarks import harness
+from dendrite_jax.benchmarks.harness.counts import CountError
 from dendrite_jax.benchmarks.mcts.toy import Toy
 from dendrite_jax.search.monte_carlo import Gumbel, Puct, Rule, Uct
 from dendrite_jax.search.monte_carlo.config import SimulationConfig
+from dendrite_jax.search.tree import ROOT
 
 RULES: dict[str, Rule] = {"puct": Puct(), "uct": Uct(), "gumbel": Gumbel()}
 SIZES = ((1, 4, 64), (8, 4, 64), (64, 4, 64), (64, 16, 64), (64, 4, 200))
@@ -57,6 +59,8 @@ def _row(name: str, problems: int, children: int, simulations: int) -> dict[str,
     seconds = _in_turns(
         lambda: ours(toy, keys, config), lambda: theirs(toy, key, simulations, rule)
     )
+    _check_visits(ours(toy, keys, config).tree.visits, simulations)
+    _check_visits(theirs(toy, key, simulations, rule).node_visits, simulations)
     return {
         "rule": name,
         "problems": problems,
@@ -66,6 +70,13 @@ def _row(name: str, problems: int, children: int, simulations: int) -> dict[str,
         "mctx_us": 1e6 * seconds[1] / simulations,
         "ratio": seconds[0] / seconds[1],
     }
+
+
+def _check_visits(visits: jax.Array, simulations: int) -> None:
+    """Raises CountError unless every root was visited first, and then by each simulation."""
+    roots = np.unique(np.asarray(visits)[:, ROOT])
+    if roots.tolist() != [simulations + 1]:
+        raise CountError(f"roots have {roots} visits after {simulations} simulations")
 
 
 def _in_turns(*calls: Callable[[], Any]) -> list[float]:

@@ -22,9 +22,10 @@ from dendrite_jax.benchmarks.harness.timing import compile_all, seconds_per_turn
 from dendrite_jax.benchmarks.tree.programs import TreePrograms
 from dendrite_jax.benchmarks.tree.sizes import TreeSizes
 from dendrite_jax.benchmarks.tree.workloads import Rounds, measure_rounds
-from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.cache import Appended, GroupShape, KVPool, KVShape
 from dendrite_jax.engine import PLAIN
 from dendrite_jax.kernels.dispatch import choose_implementation
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.kernels.tree_attention import make_plan
 from dendrite_jax.kernels.tree_attention.plan import Plan
 from dendrite_jax.models import Decoder, ModelConfig
@@ -37,11 +38,12 @@ class HollowDecoder(struct.PyTreeNode):
     config: ModelConfig = struct.field(pytree_node=False)
     dtype: Any = struct.field(pytree_node=False)
     plans: bool = struct.field(pytree_node=False, default=True)
+    policy: KernelPolicy = struct.field(pytree_node=False, default=DEFAULT_POLICY)
 
     @classmethod
     def of(cls, model: Decoder) -> HollowDecoder:
         row = jax.random.normal(jax.random.key(0), (model.vocab_size,))
-        return cls(row, model.config, model.dtype)
+        return cls(row, model.config, model.dtype, policy=model.policy)
 
     @property
     def vocab_size(self) -> int:
@@ -52,9 +54,9 @@ class HollowDecoder(struct.PyTreeNode):
         return self.config.hidden_size
 
     @property
-    def kv_shape(self) -> dict[str, int]:
+    def kv_shape(self) -> KVShape:
         config = self.config
-        return {"num_layers": 1, "num_kv_heads": config.num_kv_heads, "head_dim": config.head_dim}
+        return (GroupShape((0,), config.num_kv_heads, config.head_dim),)
 
     def plan(
         self, pool: KVPool, table: Array, length: Array, previous: Plan | None = None
@@ -62,7 +64,14 @@ class HollowDecoder(struct.PyTreeNode):
         """The plan of a decoder whose layers all see the same, kept where it still fits."""
         if not self.plans:
             return None
-        return make_plan(table, length, pool.k, self.config.num_heads, previous=previous)
+        return make_plan(
+            table,
+            length,
+            pool.groups[0].arrays["k"],
+            self.config.num_heads,
+            previous=previous,
+            policy=self.policy,
+        )
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         """The pool as it was, and hidden states [lanes, tokens, hidden] that need the plan."""
@@ -93,7 +102,7 @@ def measure(
     """
     lanes = tuple(sorted({keep * width for keep, width in rounds}))
     hollow = {True: HollowDecoder.of(model)}
-    if choose_implementation(model.implementation) == "triton":  # the other needs no plan
+    if choose_implementation(model.policy) == "triton":  # the other needs no plan
         hollow[False] = replace(hollow[True], plans=False)
     with ThreadPoolExecutor() as pool:
         compile_for = partial(TreePrograms.compile, sizes=sizes, lanes=lanes)

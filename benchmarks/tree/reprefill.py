@@ -19,11 +19,12 @@ from jax import Array
 
 from dendrite_jax import cache as kv
 from dendrite_jax import engine
+from dendrite_jax.benchmarks.harness.counts import check_counts
 from dendrite_jax.benchmarks.tree.programs import compile_together, random_prompt
 from dendrite_jax.benchmarks.tree.sizes import BatchCost, TreeSizes
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GenerateConfig, Model, State
-from dendrite_jax.engine.step import PREFILL_CHUNK
+from dendrite_jax.kernels.dispatch import PREFILL_CHUNK
 from dendrite_jax.serving.compilation import loop_options
 
 ROWS = 4
@@ -121,19 +122,26 @@ class Reprefill:
         )
         count = np.full(ROWS, length, np.int32)
         jax.block_until_ready((state, ids))
+        before = state.cache.ledger.totals()
         start = time.perf_counter()
         state = jax.block_until_ready(
             self.compiled["prefill"](self.model, state, ids, tokens, count)
         )
-        return state, time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        check_counts(before, state.cache, prefilled=ROWS * length)
+        return state, seconds
 
     def _decode(self, state: State, ids: Array) -> tuple[State, float]:
         """Samples a thought in each branch of a batch."""
         jax.block_until_ready((state, ids))
+        before, branches = state.cache.ledger.totals(), int(jnp.sum(ids >= 0))
         start = time.perf_counter()
         state, tokens = self.compiled["decode"](self.model, state, ids)
         tokens.block_until_ready()
-        return state, time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        steps = self.sizes.thought if branches else 0
+        check_counts(before, state.cache, steps=steps, generated=steps * branches)
+        return state, seconds
 
 
 def _longest_text(sizes: TreeSizes, prefix: int) -> int:

@@ -194,4 +194,4 @@ def _level_row(
 
 def _token_bytes(model: Decoder) -> float:
     """Bytes of a token's keys and values in all layers."""
-    return kv.block_bytes(dtype=model.dtype, **model.kv_shape, block_size=1)
+    return kv.block_bytes(model.kv_shape, dtype=model.dtype, block_size=1)

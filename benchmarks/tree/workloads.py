@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax import cache as kv
+from dendrite_jax.benchmarks.harness.counts import check_counts
 from dendrite_jax.benchmarks.tree.programs import Grown, TreePrograms, random_prompt
 from dendrite_jax.engine import State
 
@@ -61,6 +63,7 @@ def measure_rounds(programs: TreePrograms, keep: int, width: int) -> Rounds:
     prefill = time.perf_counter() - start
 
     state = programs.empty()
+    before = state.cache.ledger.totals()
     start = time.perf_counter()
     state, root = programs.prompt(state, tokens)
     state, grown = programs.grow(state, root, lanes, lanes, keep)
@@ -71,11 +74,14 @@ def measure_rounds(programs: TreePrograms, keep: int, width: int) -> Rounds:
     for seed in range(1, sizes.num_rounds):
         state, grown, seconds = _timed_grow(programs, state, grown.kept, lanes, width, keep, seed)
         later.append(seconds)
+    _check_counts(programs, state, before, len(tokens), [lanes] * sizes.num_rounds)
     none = jnp.full(lanes, -1, jnp.int32)
     idle: list[float] = []
+    before = state.cache.ledger.totals()
     for _ in range(sizes.num_rounds):
         state, _, seconds = _timed_grow(programs, state, none, lanes, width, keep)
         idle.append(seconds)
+    check_counts(before, state.cache, steps=0, generated=0)
     kv.raise_errors(state.cache)
     return Rounds(prefill, first, tuple(later), statistics.median(idle))
 
@@ -90,6 +96,7 @@ def _grow_tree(programs: TreePrograms, prefix: int) -> CompleteTree:
     sizes = programs.sizes
     tokens = random_prompt(programs.model, prefix)
     state = programs.empty()
+    before = state.cache.ledger.totals()
     start = time.perf_counter()
     state, frontier = jax.block_until_ready(programs.prompt(state, tokens))
     prefill = time.perf_counter() - start
@@ -101,8 +108,27 @@ def _grow_tree(programs: TreePrograms, prefix: int) -> CompleteTree:
         frontier = grown.kept
         levels.append(seconds)
     kv.raise_errors(state.cache)
+    _check_counts(programs, state, before, prefix, sizes.level_thoughts)
     ledger = state.cache.ledger.totals()
     return CompleteTree(prefill, tuple(levels), ledger, int(state.cache.peak_blocks))
+
+
+def _check_counts(
+    programs: TreePrograms,
+    state: State,
+    before: Mapping[str, int],
+    prefix: int,
+    thoughts: Sequence[int],
+) -> None:
+    """Raises CountError unless a prompt was run and so many thoughts grown, a level each."""
+    sizes = programs.sizes
+    check_counts(
+        before,
+        state.cache,
+        prefilled=prefix,
+        generated=sizes.thought * sum(thoughts),
+        steps=prefix // sizes.piece + sizes.thought * len(thoughts),
+    )
 
 
 def _timed_grow(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.cache.lanes import Lanes, check_lanes
+from dendrite_jax.cache.loops import while_any
 from dendrite_jax.cache.state import (
     CONTEXT_FULL,
     COUNT_TOO_LARGE,
@@ -16,7 +17,6 @@ from dendrite_jax.cache.state import (
     Cache,
     KVPool,
 )
-from dendrite_jax.kernels.copy_blocks import copy_blocks
 
 
 class Appended(NamedTuple):
@@ -47,8 +47,9 @@ def append(cache: Cache, branch_ids: Array, tokens: Array, count: Array) -> tupl
     """Makes room for new tokens, records their ids and advances the lengths.
 
     A partly filled last block that others hold too is copied first; the last of several holders
-    that write in one call keeps it. Each branch gets all the blocks it needs or none: one that
-    gets none, or would outgrow its table row, is flagged and left as it was.
+    that write in one call keeps it. Lanes are served in order, each with all the blocks it needs or
+    none: one that does not fit, or would outgrow its table row, is flagged and left as it was, and
+    its blocks go to those behind it.
 
     Args:
       cache: the cache; donate it under jit.
@@ -66,7 +67,7 @@ def append(cache: Cache, branch_ids: Array, tokens: Array, count: Array) -> tupl
     overrun = lanes.valid & (count > tokens.shape[1])
     wanted = lanes.valid & (cache.error[slot] == 0) & (count > 0) & ~overrun
     too_long = wanted & (start + count > cache.max_context)
-    need = _plan(cache, lanes, wanted & ~too_long, start, count)
+    need = _plan(cache, lanes, wanted & ~too_long, start, count, tokens.shape[1])
     pool, table = _take_blocks(cache, lanes, need, tokens.shape[1])
 
     position = start[:, None] + jnp.arange(tokens.shape[1])
@@ -100,42 +101,90 @@ def blocks_per_lane(num_tokens: int, block_size: int) -> int:
     return -(-(num_tokens - 1) // block_size) + 1
 
 
-def _plan(cache: Cache, lanes: Lanes, wanted: Array, start: Array, count: Array) -> _Need:
+class _Wish(NamedTuple):
+    """What each lane would take, whichever lanes are refused."""
+
+    fresh: Array  # i32[lanes], blocks beyond those it holds
+    partial: Array  # bool[lanes], it writes to a partly filled block
+    keeper: (
+        Array  # i32[lanes], the lane that keeps that block if all others copy it; `lanes` = none
+    )
+
+    def copied(self, refused: Array) -> Array:
+        """bool[lanes]: whether a lane copies its partly filled block.
+
+        When all holders of a block write in one call, the last of them keeps it; a refused lane
+        still holds its block, so then nobody keeps it.
+        """
+        lanes = refused.shape[0]
+        held = jnp.zeros(lanes, bool)
+        held = held.at[jnp.where(refused, self.keeper, lanes)].set(True, mode="drop")
+        keeps = (self.keeper == jnp.arange(lanes)) & ~held
+        return self.partial & ~keeps
+
+    def blocks(self, refused: Array) -> Array:
+        """i32[lanes]: blocks that a lane takes."""
+        return jnp.where(refused, 0, self.fresh + self.copied(refused))
+
+
+def _plan(
+    cache: Cache, lanes: Lanes, wanted: Array, start: Array, count: Array, num_tokens: int
+) -> _Need:
     size, blocks = cache.block_size, cache.num_blocks
     lane = jnp.arange(start.shape[0])
     column = start // size
     partial = wanted & (start % size != 0)
     tail = cache.table[lanes.slot, jnp.minimum(column, cache.table.shape[1] - 1)]
     tail = jnp.where(partial, tail, blocks)
-
-    # When every holder of a block writes in this call, the last lane keeps it and the others copy.
     writers = jnp.zeros(blocks, jnp.int32).at[tail].add(1, mode="drop")
     last_writer = jnp.full(blocks, -1).at[tail].max(lane, mode="drop")
     safe_tail = jnp.minimum(tail, blocks - 1)
-    keeps = (writers[safe_tail] == cache.pool.ref_count[safe_tail]) & (
-        last_writer[safe_tail] == lane
-    )
-    copied = partial & ~keeps
-
+    all_write = partial & (writers[safe_tail] == cache.pool.ref_count[safe_tail])
     held_columns = column + partial
-    fresh = -(-(start + count) // size) - held_columns
-    blocks_needed = jnp.where(wanted, fresh + copied, 0)
-    end = jnp.cumsum(blocks_needed)
+    wish = _Wish(
+        fresh=jnp.where(wanted, -(-(start + count) // size) - held_columns, 0),
+        partial=partial,
+        keeper=jnp.where(all_write, last_writer[safe_tail], lane.shape[0]),
+    )
     num_free = jnp.sum(cache.pool.ref_count == 0)
-    fits = wanted & ((blocks_needed == 0) | (end <= num_free))
-
-    # A lane that got nothing still holds its block, so nobody may keep that block as the last one.
-    still_held = jnp.zeros(blocks, bool).at[jnp.where(fits, blocks, tail)].set(True, mode="drop")
-    ok = fits & ~(partial & keeps & still_held[safe_tail])
+    refused = _refuse(wish, num_free, num_tokens)
+    copied = wish.copied(refused) & ~refused
+    taken = wish.blocks(refused)
     return _Need(
-        ok=ok,
-        taken=jnp.where(ok, blocks_needed, 0),
-        first=end - blocks_needed,
-        copied=copied & ok,
+        ok=wanted & ~refused,
+        taken=taken,
+        first=jnp.cumsum(taken) - taken,
+        copied=copied,
         tail=tail,
         logical=jnp.where(copied, column, held_columns),
-        short=end[-1] - num_free,
+        short=jnp.sum(wish.blocks(jnp.zeros_like(refused))) - num_free,
     )
+
+
+def _refuse(wish: _Wish, num_free: Array, num_tokens: int) -> Array:
+    """bool[lanes]: the lanes that get no blocks when they are served in order.
+
+    Every turn settles the lanes before the first that does not fit, and refuses that one and all
+    behind it that want more than is left then: later turns leave less, and make a lane want more.
+    """
+    lanes = wish.fresh.shape[0]
+
+    def too_much(refused: Array) -> tuple[Array, Array]:
+        blocks = wish.blocks(refused)
+        return blocks, (blocks > 0) & (jnp.cumsum(blocks) > num_free)
+
+    def turn(refused: Array) -> Array:
+        blocks, over = too_much(refused)
+        end = jnp.cumsum(blocks)
+        left = num_free - jnp.max(jnp.where(end <= num_free, end, 0))
+        return refused | (over & (blocks > left))
+
+    refused = jnp.zeros(lanes, bool)
+    if num_tokens == 1:
+        # A lane wants one block at most: the first turn leaves none, the second refuses those that
+        # want one since a holder of theirs was refused. A loop would be slower in a decode step.
+        return turn(turn(refused))
+    return while_any(lambda refused: jnp.any(too_much(refused)[1]), turn, refused)
 
 
 def _take_blocks(cache: Cache, lanes: Lanes, need: _Need, num_tokens: int) -> tuple[KVPool, Array]:
@@ -157,6 +206,6 @@ def _take_blocks(cache: Cache, lanes: Lanes, need: _Need, num_tokens: int) -> tu
     source = jnp.where(need.copied, need.tail, 0)
     destination = jnp.where(need.copied, new[:, 0], blocks)
     # No `cond` around it: under `vmap` that would become a select between two whole pools.
-    k, v = copy_blocks(pool.k, pool.v, source, destination)
+    groups = tuple(g.copy_blocks(source, destination, cache.policy) for g in pool.groups)
     tokens = pool.tokens.at[destination].set(pool.tokens[source], mode="drop")
-    return KVPool(k=k, v=v, tokens=tokens, ref_count=ref_count), table
+    return KVPool(groups=groups, tokens=tokens, ref_count=ref_count), table

@@ -39,11 +39,9 @@ def violations(cache: Cache) -> Violations:
     missing = jnp.any(~held & (column < covered[:, None]), axis=1)
     named = jnp.zeros(blocks, jnp.int32).at[jnp.where(live_held, table, blocks)].add(1, mode="drop")
     guard = pool.ref_count >= GUARD_COUNT
-    intact = (
-        jnp.all(pool.k == GUARD_VALUE, axis=(0, 2, 3, 4))
-        & jnp.all(pool.v == GUARD_VALUE, axis=(0, 2, 3, 4))
-        & jnp.all(pool.tokens == GUARD_VALUE, axis=1)
-    )
+    intact = jnp.all(pool.tokens == GUARD_VALUE, axis=1)
+    for group in pool.groups:
+        intact &= group.holds(GUARD_VALUE)
     return Violations(
         count_differs=jnp.any(jnp.where(guard, GUARD_COUNT, 0) + named != pool.ref_count),
         table_out_of_range=jnp.any(live_held & ((table < 0) | (table >= blocks))),

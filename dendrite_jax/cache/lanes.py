@@ -34,3 +34,14 @@ def check_lanes(cache: Cache, branch_ids: Array) -> Lanes:
     misuse = jnp.where(jnp.any(named & ~live), UNKNOWN_BRANCH, 0)
     misuse |= jnp.where(jnp.any(repeated), DUPLICATE_BRANCH, 0)
     return Lanes(slot, live & ~repeated, misuse)
+
+
+def flag_branches(cache: Cache, branch_ids: Array, flags: Array) -> Cache:
+    """Raises sticky flags i32[lanes] of branches i32[lanes]; a flagged one takes no more tokens.
+
+    Flags of 0, a negative id, and one that holds no branch raise none.
+    """
+    slot = jnp.clip(branch_ids, 0, cache.num_slots - 1)
+    raised = (slot == branch_ids) & cache.alive[slot] & (flags != 0)
+    place = jnp.where(raised, slot, cache.num_slots)
+    return cache.replace(error=cache.error.at[place].set(cache.error[slot] | flags, mode="drop"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
+from dendrite_jax.cache.array_struct import ArrayStruct
 
-class Ledger(struct.PyTreeNode):
+
+class Ledger(ArrayStruct):
     """What a state has cost so far; each counter is u32[2], low and high word."""
 
     prefilled: Array  # tokens run through the model by prefill

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from dendrite_jax.cache.array_struct import ArrayStruct
+from dendrite_jax.cache.codec import Codec, KVShape, LayerGroup, identity_codecs
 from dendrite_jax.cache.ledger import Ledger
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 NO_BLOCK = -1
 """A table entry without a block."""
@@ -18,11 +22,13 @@ NO_BRANCH = -1
 GUARD_COUNT = 1 << 30
 """Reference count of the guard blocks of debug mode; they are never allocated."""
 GUARD_VALUE = 77
-"""What guard blocks hold: exact in every supported dtype, and no plausible key or token run."""
+"""What guard blocks hold: as their dtype rounds it: no plausible key or token run."""
 
 # Sticky flags of one branch; a flagged branch takes no more tokens.
 OUT_OF_BLOCKS = 1
 CONTEXT_FULL = 2
+BAD_TOKEN = 4
+BAD_LOGITS = 8
 
 # Sticky flags of the whole cache: a call that was refused for one of its ids.
 UNKNOWN_BRANCH = 1
@@ -31,6 +37,8 @@ SLOT_IN_USE = 4
 OUT_OF_SLOTS = 8
 COUNT_TOO_LARGE = 16
 EMPTY_BRANCH = 32
+BAD_LENGTH = 64
+STALE_BRANCH = 128
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class CacheConfig:
     Attributes:
       num_blocks: physical blocks of the pool, shared by all branches.
       num_slots: branches that can be held at once.
-      max_context: tokens a branch can hold; rounded up to whole blocks.
+      max_context: tokens a branch can hold.
       block_size: tokens a block.
       debug: interleaves guard blocks, see `dendrite_jax.cache.debug`; doubles the pool.
     """
@@ -62,17 +70,33 @@ class CacheConfig:
         """Width of a table row, in blocks."""
         return -(-self.max_context // self.block_size)
 
+    @property
+    def physical_blocks(self) -> int:
+        """Blocks of the pool, the guard blocks of debug mode included."""
+        return 2 * self.num_blocks + 1 if self.debug else self.num_blocks
 
-class KVPool(struct.PyTreeNode):
+
+class KVPool(ArrayStruct):
     """The physical blocks. A block with `ref_count` 0 is free and its contents mean nothing."""
 
-    k: Array  # [layers, blocks, kv_heads, block_size, head_dim]
-    v: Array  # [layers, blocks, kv_heads, block_size, head_dim]
+    groups: tuple[LayerGroup, ...]  # the keys and values of all layers; a block is in every group
     tokens: Array  # i32[blocks, block_size], the token ids whose keys and values are here
     ref_count: Array  # i32[blocks], table entries of live branches that name the block
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the keys and values of one block."""
+        return sum(group.block_bytes for group in self.groups)
 
-class Cache(struct.PyTreeNode):
+    def group_of(self, layer: int) -> tuple[int, int]:
+        """Where a model's layer is: the index of its group, and its place in the group's arrays."""
+        for index, group in enumerate(self.groups):
+            if layer in group.layers:
+                return index, group.layers.index(layer)
+        raise ValueError(f"layer {layer} is in none of the pool's groups")
+
+
+class Cache(ArrayStruct):
     """A pool and its branches, an immutable pytree.
 
     Functions on it return a new one. Under `jax.jit` donate it (`donate_argnums`) or carry it in a
@@ -83,11 +107,14 @@ class Cache(struct.PyTreeNode):
     table: Array  # i32[slots, max_blocks], physical block of each logical block, or NO_BLOCK
     length: Array  # i32[slots], tokens held
     alive: Array  # bool[slots], the slot holds a branch
-    error: Array  # i32[slots], OUT_OF_BLOCKS | CONTEXT_FULL
-    misuse: Array  # i32[], the flags of refused calls, UNKNOWN_BRANCH to EMPTY_BRANCH
+    error: Array  # i32[slots], OUT_OF_BLOCKS | CONTEXT_FULL | BAD_TOKEN | BAD_LOGITS
+    misuse: Array  # i32[], the flags of refused calls, UNKNOWN_BRANCH to STALE_BRANCH
     peak_blocks: Array  # i32[], most blocks ever in use at once
     blocks_short: Array  # i32[], most blocks that one call wanted beyond the free ones
     ledger: Ledger
+    max_context: int = struct.field(pytree_node=False)  # tokens that a branch can hold
+    policy: KernelPolicy = struct.field(pytree_node=False, default=DEFAULT_POLICY)
+    """How blocks are copied; the model's, since `append` copies without a model."""
 
     @property
     def num_slots(self) -> int:
@@ -102,32 +129,36 @@ class Cache(struct.PyTreeNode):
     def block_size(self) -> int:
         return self.pool.tokens.shape[1]
 
-    @property
-    def max_context(self) -> int:
-        """Tokens that fit in a table row."""
-        return self.table.shape[1] * self.block_size
-
 
 def init(
     config: CacheConfig,
+    shape: KVShape,
     *,
-    num_layers: int,
-    num_kv_heads: int,
-    head_dim: int,
     dtype: jax.typing.DTypeLike = jnp.float32,
+    codecs: Sequence[Codec] | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> Cache:
-    """An empty cache for a model of the given shape; keys and values are kept in `dtype`."""
-    blocks = 2 * config.num_blocks + 1 if config.debug else config.num_blocks
-    shape = (num_layers, blocks, num_kv_heads, config.block_size, head_dim)
-    slots = config.num_slots
+    """An empty cache.
+
+    Args:
+      config: the capacities.
+      shape: the model's groups of layers.
+      dtype: what keys and values are kept in without `codecs`.
+      codecs: the codec of each group; None keeps keys and values as they are.
+      policy: how blocks are copied.
+    """
+    codecs = identity_codecs(shape, dtype) if codecs is None else codecs
+    blocks, slots = config.physical_blocks, config.num_slots
     pool = KVPool(
-        k=jnp.zeros(shape, dtype),
-        v=jnp.zeros(shape, dtype),
+        groups=tuple(
+            LayerGroup.zeros(group, codec, blocks, config.block_size)
+            for group, codec in zip(shape, codecs, strict=True)
+        ),
         tokens=jnp.zeros((blocks, config.block_size), jnp.int32),
         ref_count=jnp.zeros(blocks, jnp.int32),
     )
     if config.debug:
-        pool = _plant_guards(pool)
+        pool = plant_guards(pool)
     return Cache(
         pool=pool,
         table=jnp.full((slots, config.max_blocks), NO_BLOCK, jnp.int32),
@@ -138,16 +169,16 @@ def init(
         peak_blocks=jnp.int32(0),
         blocks_short=jnp.int32(0),
         ledger=Ledger.zeros(),
+        max_context=config.max_context,
+        policy=policy,
     )
 
 
-def _plant_guards(pool: KVPool) -> KVPool:
-    """Makes every even block of an empty pool a guard block."""
+def plant_guards(pool: KVPool) -> KVPool:
+    """Makes every even block of a pool, which no branch may hold, a guard block of debug mode."""
     guard = jnp.arange(pool.ref_count.shape[0]) % 2 == 0
-    per_block = guard[:, None, None, None]
     return KVPool(
-        k=jnp.where(per_block, jnp.asarray(GUARD_VALUE, pool.k.dtype), pool.k),
-        v=jnp.where(per_block, jnp.asarray(GUARD_VALUE, pool.v.dtype), pool.v),
+        groups=tuple(group.fill(guard, GUARD_VALUE) for group in pool.groups),
         tokens=jnp.where(guard[:, None], GUARD_VALUE, pool.tokens),
         ref_count=jnp.where(guard, GUARD_COUNT, pool.ref_count),
     )

@@ -38,5 +38,5 @@ def stats(cache: Cache) -> CacheStats:
         blocks_shared=jnp.sum(used & (pool.ref_count > 1)),
         sharing_ratio=jnp.where(num_used > 0, jnp.sum(entry) / nonzero, 1.0),
         fragmentation=jnp.where(num_used > 0, 1.0 - jnp.sum(fill) / (nonzero * size), 0.0),
-        bytes_used=num_used.astype(jnp.float32) * ((pool.k.nbytes + pool.v.nbytes) // blocks),
+        bytes_used=num_used.astype(jnp.float32) * pool.block_bytes,
     )

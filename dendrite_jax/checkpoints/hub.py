@@ -35,6 +35,10 @@ def resolve(model: str | Path, revision: str | None = None) -> Path:
     Raises:
       ModelNotFoundError: no such folder or hub id, or the hub's client is not installed.
     """
+    if not str(model).strip():
+        raise ModelNotFoundError(
+            f"model is {str(model)!r}; it must be a folder or a hub id such as 'owner/name'"
+        )
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / hf_files.CONFIG).is_file():

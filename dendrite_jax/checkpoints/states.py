@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 T = TypeVar("T")
 
@@ -27,7 +29,9 @@ def restore(path: str | Path, like: T) -> T:
     Args:
       path: the folder.
       like: a pytree of the same structure, shapes and dtypes; its values are not read, so
-        `jax.eval_shape` of what made the original will do.
+        `jax.eval_shape` of what made the original will do. A leaf with a sharding is read straight
+        to the devices of that one, whatever devices it was saved on; one without goes to the
+        default device.
 
     Raises:
       ValueError: the folder is missing, or holds another structure or other shapes.
@@ -35,7 +39,13 @@ def restore(path: str | Path, like: T) -> T:
     folder = Path(path).absolute()
     if not folder.is_dir():
         raise ValueError(f"checkpoint: no folder {folder}")
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
+    default = SingleDeviceSharding(jnp.zeros(()).device)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default
+        ),
+        like,
+    )
     with ocp.StandardCheckpointer() as checkpointer:
         saved = _layout(checkpointer.metadata(folder).item_metadata.tree)
         _check_layout(saved, _layout(shapes))

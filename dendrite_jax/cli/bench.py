@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dendrite_jax.cli.common import compile_cache_option, json_option, print_json
+from dendrite_jax.cli.provenance import provenance
 
 _json_out = click.option(
     "--out",
@@ -97,7 +98,10 @@ def kernels(as_json: bool, out: Path | None) -> None:
 
 def _run(name: str, as_json: bool, out: Path | None) -> None:
     module: ModuleType = importlib.import_module(f"dendrite_jax.benchmarks.{name}")
-    result: dict[str, Any] = module.run()
+    measured: dict[str, Any] = module.run()
+    about = provenance()  # after the run, whose peers need the device before this process does
+    environment = about["environment"] | measured.get("environment", {})
+    result = about | measured | {"environment": environment}
     if out is not None:
         importlib.import_module("dendrite_jax.benchmarks.harness").save(result, out)
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,8 +137,10 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def working(console: Console, text: str, quiet: bool) -> Iterator[None]:
-    """A spinner beside a text while the body runs; nothing when quiet or not on a terminal."""
+    """A spinner beside a text while the body runs, without a terminal a line on stderr."""
     if quiet or not console.is_terminal:
+        if not quiet:
+            click.echo(f"dendrite: {text}", err=True)
         yield
         return
     with console.status(text):
@@ -162,3 +164,10 @@ def drawing(console: Console, quiet: bool) -> Iterator[Callable[[RenderableType]
     yield lambda drawn: last.__setitem__(slice(None), [drawn])
     for drawn in last:
         console.print(drawn, soft_wrap=True)
+
+
+def draw_each(console: Console, drawings: Iterable[RenderableType]) -> None:
+    """Draws each over the last; off a terminal prints the last one."""
+    with drawing(console, quiet=False) as draw:
+        for drawn in drawings:
+            draw(drawn)

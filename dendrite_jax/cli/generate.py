@@ -21,6 +21,7 @@ from dendrite_jax.cli.common import (
 )
 from dendrite_jax.cli.grammar_options import grammar_options, path_name
 from dendrite_jax.cli.loading import loading_bar
+from dendrite_jax.cli.provenance import provenance, stopwatch
 
 if TYPE_CHECKING:
     from dendrite_jax.grammar import Grammar
@@ -70,26 +71,35 @@ def generate(
       dendrite generate --model ./Llama-3.2-1B --prompt "Ada, 36:" --json-schema person.json
       dendrite generate --model ./Llama-3.2-1B --prompt "Is 7 prime?" --choice yes,no
     """
-    from dendrite_jax.engine import Sampling
-
     if num_branches < 1:
         raise ValueError(f"-n is {num_branches}; it must be at least 1")
-    sampling = Sampling(repetition_penalty, temperature, top_k, top_p, min_p)
     console = Console(stderr=True)
-    engine = _load(model, dtype, max_context, num_branches + 1, console, quiet=as_json)
-    with working(console, "compiling and running the prompt", quiet=as_json):
-        compiled = None if grammar is None else engine.compile(grammar)
-        root = engine.prompt(prompt, seed=seed, grammar=compiled)
-        branches = engine.fork(root, num_branches)
-    rounds = engine.stream(branches, max_new_tokens, sampling, stop_strings)
-    if as_json:
+    with stopwatch() as watch:
+        from dendrite_jax.engine import Sampling
+        from dendrite_jax.serving.validation import check_prompt, check_sampling, check_text
+
+        # Bad options are refused before the weights are read, or before anything compiles.
+        sampling = Sampling(repetition_penalty, temperature, top_k, top_p, min_p)
+        check_sampling(sampling)
+        check_text(prompt)
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+        engine = _load(model, dtype, max_context, num_branches + 1, console, quiet=as_json)
+        ids = engine.tokenizer.encode(prompt, add_special_tokens=True)
+        check_prompt(ids, engine.model.vocab_size, max_context)
+        with working(console, "compiling and running the prompt", quiet=as_json):
+            compiled = None if grammar is None else engine.compile(grammar)
+            root = engine.prompt(ids, seed=seed, grammar=compiled)
+            branches = engine.fork(root, num_branches)
+        rounds = engine.stream(branches, max_new_tokens, sampling, stop_strings)
+        if not as_json:
+            draw_each(Console(), (_text(prompt, completions) for completions in rounds))
+            return
         *_, completions = rounds
-        report = {"completions": [asdict(item) for item in completions], "stats": engine.stats()}
-        if compiled is not None:
-            report["grammar"] = {"path": path_name(compiled)}
-        print_json(report)
-        return
-    draw_each(Console(), (_text(prompt, completions) for completions in rounds))
+    report = {"completions": [asdict(item) for item in completions], "stats": engine.stats()}
+    if compiled is not None:
+        report["grammar"] = {"path": path_name(compiled)}
+    print_json(report | watch.seconds() | provenance())
 
 
 def _load(

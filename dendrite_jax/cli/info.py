@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from typing import Any
 
@@ -11,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dendrite_jax.cli.common import json_option, print_json
+from dendrite_jax.cli.provenance import provenance, version_of, versions
 
-_PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "safetensors", "tokenizers", "llguidance")
 _OPTIONAL = {
     "jax-triton": "GPU kernels",
     "huggingface-hub": "models named by hub id",
@@ -33,7 +32,7 @@ def info(as_json: bool) -> None:
     """
     facts = collect()
     if as_json:
-        print_json(facts)
+        print_json({**facts, **provenance()})
         return
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
@@ -45,14 +44,14 @@ def collect() -> dict[str, Any]:
     """The facts, as JSON values."""
     import jax
 
-    from dendrite_jax.cache.capacity import free_bytes
+    from dendrite_jax.cache.sizing import free_bytes
     from dendrite_jax.serving.compilation import compilation_cache_folder
 
     cache = compilation_cache_folder()
     return {
-        "version": _version("dendrite-jax"),
+        "version": version_of("dendrite-jax"),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": versions(),
         "devices": [
             {
                 "platform": device.platform,
@@ -61,17 +60,23 @@ def collect() -> dict[str, Any]:
             }
             for device in jax.devices()
         ],
-        "kernels": "triton" if jax.default_backend() == "gpu" else "xla",
+        "kernels": _kernels(),
         "compilation_cache": str(cache) if cache else None,
-        "missing": {name: purpose for name, purpose in _OPTIONAL.items() if _version(name) is None},
+        "missing": {
+            name: purpose for name, purpose in _OPTIONAL.items() if version_of(name) is None
+        },
     }
 
 
-def _version(package: str) -> str | None:
+def _kernels() -> str:
+    """The implementation that kernels have here, or why there is none."""
+    from dendrite_jax.kernels.dispatch import UnsupportedError, choose_implementation
+    from dendrite_jax.kernels.policy import DEFAULT_POLICY
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        return choose_implementation(DEFAULT_POLICY)
+    except UnsupportedError as error:
+        return f"none: {error}"
 
 
 def _readable(value: Any) -> str:

@@ -118,7 +118,7 @@ def search(
     from dendrite_jax.search.export import to_html, to_json
     from dendrite_jax.serving import Engine
     from dendrite_jax.serving.text_search import ThoughtShape, text_search
-    from dendrite_jax.serving.validation import check_text
+    from dendrite_jax.serving.validation import check_prompt, check_text
 
     _check_effect(method)
     shape = ThoughtShape(thought_tokens, depth, hopeless)
@@ -134,6 +134,7 @@ def search(
         pretrained = load(model, dtype, progress)
     tokenizer = pretrained.tokenizer
     ids = tokenizer.encode(prompt, add_special_tokens=True)
+    check_prompt(ids, pretrained.model.vocab_size, len(ids))
     engine = Engine(
         *pretrained, max_context=len(ids) + plan.path_tokens, num_slots=plan.config.num_slots
     )
@@ -150,7 +151,7 @@ def search(
         root = engine.prompt(ids, seed=seed)
 
     def decode(tokens: Sequence[int]) -> str:
-        return tokenizer.decode(token for token in tokens if token < tokenizer.vocab_size)
+        return tokenizer.decode(tokens, continuation=True)
 
     found = _run(engine, root, bound, seed, time_limit, decode, prompt, quiet=as_json)
     if html is not None:

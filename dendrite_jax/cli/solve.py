@@ -66,7 +66,7 @@ def solve(
     numbers = parse_puzzle(puzzle)
     check_target(target)
     console = Console(stderr=as_json)
-    with working(console, "loading the model", quiet=as_json):
+    with working(console, "loading the model", quiet=as_json or not console.is_terminal):
         from dendrite_jax.tasks.game24.solve import Game24Search, load_solver
 
         search = Game24Search(*load_solver(), method=method, sizes=sizes)

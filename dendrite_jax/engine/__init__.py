@@ -11,7 +11,9 @@ from dendrite_jax.engine.constraint import (
     with_table,
 )
 from dendrite_jax.engine.generate import generate
-from dendrite_jax.engine.generated import GenerateConfig, Generated
+from dendrite_jax.engine.generated import GenerateConfig, Generated, Round
+from dendrite_jax.engine.keys import check_key
+from dendrite_jax.engine.rewind import rewind
 from dendrite_jax.engine.sampling import GREEDY, PLAIN, Sampled, Sampling, sample
 from dendrite_jax.engine.state import (
     Model,
@@ -21,7 +23,10 @@ from dendrite_jax.engine.state import (
     free,
     init,
     open_branches,
+    resize,
     set_keys,
+    truncate,
+    without_stale,
 )
 from dendrite_jax.engine.step import (
     Stepped,
@@ -32,20 +37,28 @@ from dendrite_jax.engine.step import (
     score_tokens,
     step,
 )
-from dendrite_jax.engine.stop_strings import can_match, compile_stop_strings
-from dendrite_jax.engine.stopping import FINISH_NAMES, StopRules, StopStrings
+from dendrite_jax.engine.stop_strings import (
+    ByteAutomaton,
+    can_match,
+    compile_stop_strings,
+    stack_stop_strings,
+)
+from dendrite_jax.engine.stopping import FINISH_NAMES, NO_AUTOMATON, StopRules, StopStrings
 from dendrite_jax.grammar import NO_TOKEN
 
 __all__ = [
     "FINISH_NAMES",
     "GREEDY",
+    "NO_AUTOMATON",
     "NO_TOKEN",
     "PLAIN",
     "WANTED",
+    "ByteAutomaton",
     "Constraint",
     "GenerateConfig",
     "Generated",
     "Model",
+    "Round",
     "Sampled",
     "Sampling",
     "State",
@@ -55,6 +68,7 @@ __all__ = [
     "advance",
     "branch_tokens",
     "can_match",
+    "check_key",
     "compile_stop_strings",
     "constrain",
     "ends_text",
@@ -69,9 +83,14 @@ __all__ = [
     "next_logits",
     "open_branches",
     "prefill",
+    "resize",
+    "rewind",
     "sample",
     "score_tokens",
     "set_keys",
+    "stack_stop_strings",
     "step",
+    "truncate",
     "with_table",
+    "without_stale",
 ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
+from dendrite_jax.cache.array_struct import ArrayStruct
+from dendrite_jax.cache.resize import fit_slots
 from dendrite_jax.engine.stopping import GRAMMAR_DEAD, RUNNING, STOP_TOKEN
 from dendrite_jax.grammar import (
     FREE_STATE,
+    NO_GRAMMAR,
     NO_TOKEN,
     CompiledGrammar,
     LazyTable,
@@ -31,7 +33,19 @@ WANTED = 64
 """Unknown edges that are remembered for the host; a branch beyond them asks again later."""
 
 
-class Constraint(struct.PyTreeNode):
+class GrammarPlace(NamedTuple):
+    """Where branches stand in their grammars."""
+
+    grammar_state: Array  # i32[n], FREE_STATE where there is no grammar
+    grammar_index: Array  # i32[n], which grammar of the table, NO_GRAMMAR where there is none
+    text_start: Array  # i32[n], the position of the first token that the grammar reads
+
+
+_NO_PLACE = GrammarPlace(FREE_STATE, NO_GRAMMAR, 0)  # type: ignore[arg-type]
+"""Of a branch without a grammar."""
+
+
+class Constraint(ArrayStruct):
     """The grammars of a state, and where each branch stands in its own.
 
     A token whose edge a `LazyTable` does not know is not taken: the branch stays as it was, the
@@ -40,6 +54,8 @@ class Constraint(struct.PyTreeNode):
 
     table: CompiledGrammar | LazyTable
     grammar_state: Array  # i32[slots], FREE_STATE where there is no grammar
+    grammar_index: Array  # i32[slots], which grammar of the table, NO_GRAMMAR where there is none
+    text_start: Array  # i32[slots], the position of the first token that the grammar reads
     wanted: Array  # i32[WANTED, 2], (grammar state, token) of the unknown edges that were met
     num_wanted: Array  # i32[], how many were met; over WANTED when some are not in `wanted`
 
@@ -47,6 +63,32 @@ class Constraint(struct.PyTreeNode):
         """Sets the grammar states of slots i32[n]; those out of range are dropped."""
         placed = self.grammar_state.at[slot].set(grammar_state, mode="drop")
         return self.replace(grammar_state=placed)
+
+    def places(self, slot: Array) -> GrammarPlace:
+        """Where the branches of slots i32[n] stand."""
+        return GrammarPlace(*(getattr(self, name)[slot] for name in GrammarPlace._fields))
+
+    def put(self, slot: Array, place: GrammarPlace) -> Constraint:
+        """Puts slots i32[n] where `places` was; those out of range are dropped."""
+        return self.replace(
+            **{
+                name: getattr(self, name).at[slot].set(value, mode="drop")
+                for name, value in place._asdict().items()
+            }
+        )
+
+    def release(self, slot: Array) -> Constraint:
+        """Takes the grammars of slots i32[n] away; those out of range are dropped."""
+        return self.put(slot, GrammarPlace(*map(jnp.int32, _NO_PLACE)))
+
+    def resize(self, num_slots: int) -> Constraint:
+        """The grammars of so many slots; new ones have none."""
+        return self.replace(
+            **{
+                name: fit_slots(getattr(self, name), num_slots, fill)
+                for name, fill in _NO_PLACE._asdict().items()
+            }
+        )
 
 
 def constrain(
@@ -78,17 +120,20 @@ def constrain(
         if held is None:
             raise ValueError("table is None; a state's first constraint needs one")
         table = held.table
-    grammar_state = jnp.full(slots, FREE_STATE, jnp.int32) if held is None else held.grammar_state
-    slot = jnp.where(branch_ids >= 0, branch_ids, slots)
-    first = jnp.broadcast_to(initial_state(table, grammar_index), branch_ids.shape)
-    return state.replace(
-        constraint=Constraint(
-            table=jax.tree.map(jnp.copy, table),
-            grammar_state=grammar_state.at[slot].set(first, mode="drop"),
-            wanted=jnp.zeros((WANTED, 2), jnp.int32),
-            num_wanted=jnp.int32(0),
-        )
+    place = GrammarPlace(
+        grammar_state=initial_state(table, grammar_index),
+        grammar_index=jnp.asarray(grammar_index, jnp.int32),
+        text_start=state.cache.length[jnp.maximum(branch_ids, 0)],
     )
+    places = GrammarPlace(*(jnp.full(slots, fill, jnp.int32) for fill in _NO_PLACE))
+    constraint = Constraint(
+        table=jax.tree.map(jnp.copy, table),
+        wanted=jnp.zeros((WANTED, 2), jnp.int32),
+        num_wanted=jnp.int32(0),
+        **(places if held is None else held.places(jnp.arange(slots)))._asdict(),
+    )
+    slot = jnp.where(branch_ids >= 0, branch_ids, slots)
+    return state.replace(constraint=constraint.put(slot, place))
 
 
 def with_table(state: State, table: CompiledGrammar | LazyTable) -> State:
@@ -186,8 +231,43 @@ def accept_tokens(
       tokens; and bool[lanes], where an unknown edge keeps them from being read.
     """
     before = _lane_states(constraint, branch_ids)
+    return _read_tokens(constraint, before, tokens, jnp.where(branch_ids >= 0, count, 0))
+
+
+def place_after(
+    constraint: Constraint, branch_ids: Array, tokens: Array, length: Array, held: Array
+) -> tuple[Constraint, GrammarPlace, Array]:
+    """Where the first tokens of branches leave their grammars.
+
+    Args:
+      constraint: the constraint.
+      branch_ids: i32[n], negative for an idle lane.
+      tokens: i32[n, max_context], what the branches hold.
+      length: i32[n], how many tokens are kept.
+      held: i32[n], how many there are.
+
+    Returns:
+      The constraint, changed in its log of misses only; the places after `length` tokens; and
+      bool[n], whether the place is known: not where a `LazyTable` has lost an edge on the way.
+    """
+    now = constraint.places(jnp.clip(branch_ids, 0, constraint.grammar_state.shape[0] - 1))
+    first = initial_state(constraint.table, now.grammar_index)
+    text_start = jnp.minimum(now.text_start, length)
+    cut = (branch_ids >= 0) & (length < held)
+    column = jnp.minimum(text_start[:, None] + jnp.arange(tokens.shape[1]), tokens.shape[1] - 1)
+    text = jnp.take_along_axis(tokens, column, axis=1)
+    count = jnp.where(cut, length - text_start, 0)
+    constraint, after, missed = _read_tokens(constraint, first, text, count)
+    grammar_state = jnp.where(cut, after, now.grammar_state)
+    return constraint, now._replace(grammar_state=grammar_state, text_start=text_start), ~missed
+
+
+def _read_tokens(
+    constraint: Constraint, before: Array, tokens: Array, count: Array
+) -> tuple[Constraint, Array, Array]:
+    """`accept_tokens` from grammar states i32[lanes]."""
     # A branch without a grammar has nothing to read, however long its prompt.
-    reads = jnp.where((branch_ids >= 0) & (before != FREE_STATE), count, 0)
+    reads = jnp.where(before != FREE_STATE, count, 0)
 
     def read(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         index, grammar_state, missed = carry

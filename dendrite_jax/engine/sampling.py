@@ -18,8 +18,8 @@ class Sampling(struct.PyTreeNode):
     """
 
     repetition_penalty: Array | float | None = None  # > 0; 1 leaves the logits (Keskar et al. 2019)
-    temperature: Array | float = 1.0  # ≥ 0; 0 takes the most likely token
-    top_k: Array | int | None = None  # ≥ 1; keeps the k most likely tokens
+    temperature: Array | float = 1.0  # ≥ 0, finite; 0 takes the most likely token
+    top_k: Array | int | None = None  # ≥ 1; keeps the k most likely tokens, and equals of the kth
     top_p: Array | float | None = None  # (0, 1]; the smallest set with this mass (Holtzman 2020)
     min_p: Array | float | None = None  # [0, 1]; tokens with p ≥ min_p · max p (Nguyen 2024)
 
@@ -78,8 +78,7 @@ def process_logits(logits: Array, sampling: Sampling, seen: Array | None = None)
         penalty = _per_lane(sampling.repetition_penalty)
         penalised = jnp.where(logits > 0, logits / penalty, logits * penalty)
         logits = jnp.where(seen, penalised, logits)
-    temperature = _per_lane(sampling.temperature)
-    logits = logits / jnp.where(temperature > 0, temperature, 1.0)
+    logits = logits / _divisor(logits, _per_lane(sampling.temperature))
     if sampling.top_k is not None or sampling.top_p is not None:
         logits = _keep_top(logits, sampling)
     if sampling.min_p is not None:
@@ -94,13 +93,26 @@ def token_logprob(logits: Array, token: Array) -> Array:
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
+def _divisor(logits: Array, temperature: Array) -> Array:
+    """The temperature, f32[..., 1]; where a quotient would overflow, the least that serves.
+
+    Quotients are then as far apart as float32 allows, and the likeliest token has all the mass.
+    """
+    finite = jnp.where(jnp.isfinite(logits), jnp.abs(logits), 0.0)
+    least = jnp.max(finite, axis=-1, keepdims=True) * 2.0**-126 + jnp.finfo(jnp.float32).tiny
+    return jnp.where(temperature > 0, jnp.maximum(temperature, least), 1.0)
+
+
 def _keep_top(logits: Array, sampling: Sampling) -> Array:
     """Applies top_k, then top_p to what is left, on one sort."""
     order = jnp.argsort(-logits, axis=-1, stable=True)
     ranked = jnp.take_along_axis(logits, order, axis=-1)
     rank = jnp.arange(logits.shape[-1])
     if sampling.top_k is not None:
-        ranked = jnp.where(rank < _per_lane(sampling.top_k), ranked, -jnp.inf)
+        last = jnp.clip(_per_lane(sampling.top_k), 1, logits.shape[-1]) - 1
+        last = jnp.broadcast_to(last, (*logits.shape[:-1], 1))
+        least = jnp.take_along_axis(ranked, last, axis=-1)
+        ranked = jnp.where(ranked >= least, ranked, -jnp.inf)
     if sampling.top_p is not None:
         probability = jax.nn.softmax(ranked, axis=-1)
         before = jnp.cumsum(probability, axis=-1) - probability

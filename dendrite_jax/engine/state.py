@@ -6,13 +6,16 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
 from dendrite_jax import cache as kv
-from dendrite_jax.cache import Appended, Cache, CacheConfig, KVPool
-from dendrite_jax.engine.constraint import Constraint
-from dendrite_jax.grammar import FREE_STATE
+from dendrite_jax.cache import Appended, Cache, CacheConfig, KVPool, KVShape
+from dendrite_jax.cache.array_struct import ArrayStruct
+from dendrite_jax.cache.resize import fit_slots
+from dendrite_jax.cache.state import STALE_BRANCH
+from dendrite_jax.engine.constraint import Constraint, GrammarPlace, place_after
+from dendrite_jax.engine.keys import check_key
+from dendrite_jax.kernels.policy import KernelPolicy
 
 
 class Model(Protocol):
@@ -28,7 +31,10 @@ class Model(Protocol):
     def hidden_size(self) -> int: ...
 
     @property
-    def kv_shape(self) -> dict[str, int]: ...
+    def kv_shape(self) -> KVShape: ...
+
+    @property
+    def policy(self) -> KernelPolicy: ...
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]: ...
 
@@ -42,7 +48,7 @@ class Planner(Protocol):
     def plan(self, pool: KVPool, table: Array, length: Array, previous: Any) -> Any: ...
 
 
-class State(struct.PyTreeNode):
+class State(ArrayStruct):
     """Everything the engine knows, an immutable pytree; every function on it is pure.
 
     Donate it to a jitted call, or carry it in a loop, so that the pool is updated in place.
@@ -52,6 +58,7 @@ class State(struct.PyTreeNode):
     hidden: Array  # [slots, hidden], after the final norm, of the last token of each branch
     key: Array  # u32[slots, 2], the branch's random key; a token draws from (key, its position)
     children: Array  # i32[slots], children that the branch has had, so that each gets its own key
+    stale: Array  # bool[slots], `hidden` is not of the branch's last token; see `rewind`
     constraint: Constraint | None = None  # the branches' grammars; see `constrain`
     plan: Any = None  # inside `generate`, what a `Planner` has made of its lanes' tables
 
@@ -59,10 +66,11 @@ class State(struct.PyTreeNode):
 def init(model: Model, config: CacheConfig) -> State:
     """An empty state for a model; keys and values are kept in the weights' dtype."""
     return State(
-        cache=kv.init(config, dtype=model.dtype, **model.kv_shape),
+        cache=kv.init(config, model.kv_shape, dtype=model.dtype, policy=model.policy),
         hidden=jnp.zeros((config.num_slots, model.hidden_size), model.dtype),
         key=jnp.zeros((config.num_slots, 2), jnp.uint32),
         children=jnp.zeros(config.num_slots, jnp.int32),
+        stale=jnp.ones(config.num_slots, bool),
     )
 
 
@@ -75,13 +83,23 @@ def open_branches(state: State, keys: Array) -> tuple[State, Array]:
 
     Returns:
       The state and i32[n] branch ids, −1 where no slot was left.
+
+    Raises:
+      ValueError: `keys` are no typed keys [n].
     """
+    check_key(keys, "keys", batched=True)
     cache, ids = kv.open_branches(state.cache, jnp.ones(keys.shape[0], bool))
-    return set_keys(state.replace(cache=cache), ids, keys), ids
+    stale = state.stale.at[_scatter_slot(state, ids)].set(True, mode="drop")
+    return set_keys(state.replace(cache=cache, stale=stale), ids, keys), ids
 
 
 def set_keys(state: State, branch_ids: Array, keys: Array) -> State:
-    """Gives branches i32[n] the random keys [n] (a typed key array), as if newly opened."""
+    """Gives branches i32[n] the random keys [n] (a typed key array), as if newly opened.
+
+    Raises:
+      ValueError: `keys` are no typed keys [n].
+    """
+    check_key(keys, "keys", batched=True)
     slot = _scatter_slot(state, branch_ids)
     return state.replace(
         key=state.key.at[slot].set(jax.random.key_data(keys), mode="drop"),
@@ -89,7 +107,7 @@ def set_keys(state: State, branch_ids: Array, keys: Array) -> State:
     )
 
 
-def fork(state: State, parents: Array) -> tuple[State, Array]:
+def fork(state: State, parents: Array, length: Array | None = None) -> tuple[State, Array]:
     """Makes a child of each parent: a table row, the last hidden state and a new random key.
 
     A child's key depends only on its parent's key and on how many children the parent had before.
@@ -97,19 +115,29 @@ def fork(state: State, parents: Array) -> tuple[State, Array]:
     Args:
       state: the engine state; donate it under jit.
       parents: i32[n], a parent may be named several times; negative for an idle lane.
+      length: i32[n], how many of its parent's first tokens a child takes; None takes all. A child
+        of fewer is stale: `rewind` it before asking what follows. Its grammar is where those tokens
+        lead; a child that would pass an edge which a `LazyTable` has forgotten is not made.
 
     Returns:
       The state and i32[n] child ids, −1 for an idle or refused lane (see `cache.fork`).
     """
-    cache, children = kv.fork(state.cache, parents)
-    parent = jnp.maximum(parents, 0)
+    constraint = state.constraint
+    parent = jnp.clip(parents, 0, state.cache.num_slots - 1)
+    stale = state.stale[parent]
+    place = None if constraint is None else constraint.places(parent)
+    if length is not None:
+        stale |= length < state.cache.length[parent]
+        if constraint is not None:
+            constraint, place, known = _places_within(state, constraint, parents, length)
+            parents = jnp.where(known, parents, kv.NO_BRANCH)
+    cache, children = kv.fork(state.cache, parents, length=length)
     slot = _scatter_slot(state, children)
     child_number = state.children[parent] + _rank_among_equals(parents)
     key = jax.vmap(_child_key)(state.key[parent], child_number)
     families = jnp.where(children >= 0, parent, state.cache.num_slots)
-    constraint = state.constraint
-    if constraint is not None:
-        constraint = constraint.place(slot, constraint.grammar_state[parent])
+    if constraint is not None and place is not None:
+        constraint = constraint.put(slot, place)
     child_count = state.children.at[families].add(1, mode="drop").at[slot].set(0, mode="drop")
     return (
         State(
@@ -117,9 +145,73 @@ def fork(state: State, parents: Array) -> tuple[State, Array]:
             hidden=state.hidden.at[slot].set(state.hidden[parent], mode="drop"),
             key=state.key.at[slot].set(key, mode="drop"),
             children=child_count,
+            stale=state.stale.at[slot].set(stale, mode="drop"),
             constraint=constraint,
         ),
         children,
+    )
+
+
+def truncate(state: State, branch_ids: Array, lengths: Array) -> tuple[State, Array]:
+    """Gives the last tokens of branches back (see `cache.truncate`).
+
+    A branch that is cut is stale: `rewind` it before asking what follows. Its grammar is where the
+    tokens that it keeps lead; where the cut is before the grammar's text, the text begins there.
+    Its key stays, and draws from it depend on the position: growing it again draws alike.
+
+    Args:
+      state: the engine state; donate it under jit.
+      branch_ids: i32[n], each at most once; negative for an idle lane.
+      lengths: i32[n], how many of its first tokens a branch keeps.
+
+    Returns:
+      The state and bool[n], the branches that hold so many tokens now. One that would pass an edge
+      which a `LazyTable` has forgotten is left as it was, and the edge is logged for the host.
+    """
+    constraint, place = state.constraint, None
+    if constraint is not None:
+        constraint, place, known = _places_within(state, constraint, branch_ids, lengths)
+        branch_ids = jnp.where(known, branch_ids, kv.NO_BRANCH)
+    before = state.cache.length[jnp.clip(branch_ids, 0, state.cache.num_slots - 1)]
+    cache, cut = kv.truncate(state.cache, branch_ids, lengths)
+    slot = jnp.where(cut, branch_ids, state.cache.num_slots)
+    if constraint is not None and place is not None:
+        constraint = constraint.put(slot, place)
+    shorter = jnp.where(lengths < before, slot, state.cache.num_slots)
+    stale = state.stale.at[shorter].set(True, mode="drop")
+    return state.replace(cache=cache, stale=stale, constraint=constraint), cut
+
+
+def without_stale(state: State, branch_ids: Array) -> tuple[State, Array]:
+    """Branch ids i32[n] for a call that asks what follows: −1 for a branch that cannot tell.
+
+    That is a stale one, which raises a misuse flag; not one that is flagged itself, which takes no
+    token anyway.
+    """
+    cache = state.cache
+    slot = jnp.clip(branch_ids, 0, cache.num_slots - 1)
+    refused = (
+        (branch_ids == slot) & cache.alive[slot] & state.stale[slot] & (cache.error[slot] == 0)
+    )
+    misuse = cache.misuse | jnp.where(jnp.any(refused), STALE_BRANCH, 0)
+    ids = jnp.where(refused, kv.NO_BRANCH, branch_ids)
+    return state.replace(cache=cache.replace(misuse=misuse)), ids
+
+
+def resize(state: State, config: CacheConfig) -> State:
+    """A state of other capacities that holds the same branches under the same ids; host side.
+
+    See `cache.resize`, which says what is refused. The state stays usable.
+    """
+    slots = config.num_slots
+    constraint = state.constraint
+    return state.replace(
+        cache=kv.resize(state.cache, config),
+        hidden=fit_slots(state.hidden, slots),
+        key=fit_slots(state.key, slots),
+        children=fit_slots(state.children, slots),
+        stale=fit_slots(state.stale, slots, True),
+        constraint=None if constraint is None else constraint.resize(slots),
     )
 
 
@@ -127,7 +219,7 @@ def free(state: State, branch_ids: Array) -> State:
     """Gives branches back (see `cache.free`); i32[n], negative for an idle lane."""
     constraint = state.constraint
     if constraint is not None:
-        constraint = constraint.place(_scatter_slot(state, branch_ids), jnp.int32(FREE_STATE))
+        constraint = constraint.release(_scatter_slot(state, branch_ids))
     return state.replace(cache=kv.free(state.cache, branch_ids), constraint=constraint)
 
 
@@ -141,6 +233,14 @@ def branch_tokens(state: State, branch_ids: Array) -> tuple[Array, Array]:
     rows = jnp.maximum(cache.table[slot], 0)
     tokens = cache.pool.tokens[rows].reshape(branch_ids.shape[0], -1)
     return tokens, jnp.where(branch_ids >= 0, cache.length[slot], 0)
+
+
+def _places_within(
+    state: State, constraint: Constraint, branch_ids: Array, length: Array
+) -> tuple[Constraint, GrammarPlace, Array]:
+    """Where the first i32[n] tokens of branches leave their grammars; see `place_after`."""
+    tokens, held = branch_tokens(state, branch_ids)
+    return place_after(constraint, branch_ids, tokens, jnp.clip(length, 0, held), held)
 
 
 def _scatter_slot(state: State, ids: Array) -> Array:

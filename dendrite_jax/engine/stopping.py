@@ -1,4 +1,7 @@
-"""When a generated sequence ends: stop tokens, and stop strings matched on the device."""
+"""When a generated sequence ends: its length, stop tokens, and stop strings matched on the device.
+
+What differs between lanes is data: each may have a limit, stop tokens and stop strings of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ STOP_STRING = 3
 FAILED = 4
 GRAMMAR_DEAD = 5
 GRAMMAR_MISS = 6
+BAD_LOGITS = 7
 FINISH_NAMES = (
     "running",
     "length",
@@ -24,31 +28,49 @@ FINISH_NAMES = (
     "failed",
     "grammar_dead",
     "grammar_miss",
+    "bad_logits",
 )
+
+NO_AUTOMATON = -1
+"""The `automaton` of a lane without stop strings."""
+MATCHED = -1
+"""The string state of a lane that has just spelt a stop string."""
 
 
 class StopRules(struct.PyTreeNode):
-    """What ends a sequence; the token that does is kept and fed to the cache."""
+    """What ends a sequence; the token that does is kept and fed to the cache.
 
-    tokens: Array  # i32[stop tokens], may be empty
+    A field that is None is off and costs nothing; turning one on or off is a new trace, changing
+    its value is not.
+    """
+
+    tokens: Array | None = None  # i32[n] for all lanes or i32[lanes, n], padded with NO_TOKEN
     strings: StopStrings | None = None
+    automaton: Array | None = None  # i32[lanes], whose strings end the lane, NO_AUTOMATON: none
+    limit: Array | int | None = None  # i32[] or i32[lanes], most new tokens, up to the config's
 
     @classmethod
-    def of(cls, tokens: Sequence[int] = (), strings: StopStrings | None = None) -> StopRules:
-        return cls(jnp.asarray(tokens, jnp.int32).reshape(-1), strings)
+    def of(
+        cls,
+        tokens: Sequence[int] = (),
+        strings: StopStrings | None = None,
+        limit: Array | int | None = None,
+    ) -> StopRules:
+        """Rules that are the same for all lanes."""
+        ids = jnp.asarray(tokens, jnp.int32).reshape(-1) if len(tokens) else None
+        return cls(ids, strings, limit=limit)
 
 
 class StopStrings(struct.PyTreeNode):
-    """Stop strings compiled to an automaton over tokens, so that a match needs no text.
+    """Stop strings compiled to automata over tokens, so that a match needs no text.
 
-    State 0 is the start; state `num_states` is a match. Every lane carries one state.
+    A lane carries the state that it has reached in its own automaton, from 0, the start; the
+    automata's states lie one after another. `compile_stop_strings` makes one automaton,
+    `stack_stop_strings` several.
     """
 
-    next_state: Array  # i32[num_states, vocab]
-
-    @property
-    def matched(self) -> int:
-        return self.next_state.shape[0]
+    next_state: Array  # i32[states, vocab], a state of the same automaton, or MATCHED
+    first: Array  # i32[automata], the row of each one's start
 
 
 def advance_stop(rules: StopRules, string_state: Array, tokens: Array) -> tuple[Array, Array]:
@@ -56,11 +78,15 @@ def advance_stop(rules: StopRules, string_state: Array, tokens: Array) -> tuple[
 
     A lane that goes on after a match starts afresh.
     """
-    hit = jnp.any(tokens[:, None] == rules.tokens, axis=1)
-    reason = jnp.where(hit, STOP_TOKEN, RUNNING)
+    reason = jnp.full(tokens.shape, RUNNING, jnp.int32)
+    if rules.tokens is not None and rules.tokens.size:
+        hit = jnp.any(tokens[:, None] == rules.tokens, axis=1)
+        reason = jnp.where(hit, STOP_TOKEN, reason)
     if rules.strings is not None:
-        unmatched = jnp.where(string_state == rules.strings.matched, 0, string_state)
-        string_state = rules.strings.next_state[unmatched, tokens]
-        matched = string_state == rules.strings.matched
+        automaton = jnp.int32(0) if rules.automaton is None else rules.automaton
+        row = rules.strings.first[jnp.maximum(automaton, 0)] + jnp.maximum(string_state, 0)
+        after = rules.strings.next_state[row, tokens]
+        string_state = jnp.where(automaton == NO_AUTOMATON, 0, after)
+        matched = string_state == MATCHED
         reason = jnp.where((reason == RUNNING) & matched, STOP_STRING, reason)
     return string_state, reason

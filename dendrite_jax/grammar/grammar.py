@@ -46,7 +46,8 @@ class Grammar:
 
         Properties come in the order of the schema, other properties after them; white space is
         free inside the text. These semantics are llguidance's, as are the settings under the
-        top-level key "x-guidance".
+        top-level key "x-guidance". A table takes more spellings of numbers and strings than
+        llguidance does on the lazy path, and of dates and times only those that there are.
 
         Raises:
             GrammarError: the schema is not JSON.

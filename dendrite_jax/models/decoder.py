@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.cache import Appended, KVPool, KVShape, uniform_shape
 from dendrite_jax.kernels.paged_prefill import paged_prefill
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.kernels.rope_append import rope_append
 from dendrite_jax.kernels.skinny_matmul import residual_matmul, rms_norm, skinny_matmul
 from dendrite_jax.kernels.tree_attention import Plan, make_plan, tree_attention
@@ -37,13 +38,12 @@ class Decoder(struct.PyTreeNode):
     """A model as a pytree: weights, and the static configuration beside them.
 
     On a GPU, a shape or dtype that the Triton kernels lack raises `UnsupportedError` when decode is
-    traced; `implementation="xla"` runs any.
+    traced; `KernelPolicy("xla")` runs any.
     """
 
     params: Params
     config: ModelConfig = struct.field(pytree_node=False)
-    implementation: str | None = struct.field(pytree_node=False, default=None)
-    """Kernels of decode: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA)."""
+    policy: KernelPolicy = struct.field(pytree_node=False, default=DEFAULT_POLICY)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -58,14 +58,14 @@ class Decoder(struct.PyTreeNode):
         return self.config.hidden_size
 
     @property
-    def kv_shape(self) -> dict[str, int]:
-        """The cache dimensions that this model needs."""
+    def kv_shape(self) -> KVShape:
+        """The keys and values of all layers, which are alike."""
         config = self.config
-        return {
-            "num_layers": config.num_layers,
-            "num_kv_heads": config.num_kv_heads,
-            "head_dim": config.head_dim,
-        }
+        return uniform_shape(
+            num_layers=config.num_layers,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+        )
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         """Runs new tokens through all layers.
@@ -85,7 +85,7 @@ class Decoder(struct.PyTreeNode):
         attend = self._decode_attention if tokens.shape[1] == 1 else self._prefill_attention
         attention = attend(pool, appended)
         x, normed = self.params["embed"][tokens.reshape(-1)], None
-        k_pool, v_pool = pool.k, pool.v
+        groups = [group.arrays for group in pool.groups]
         layers = self.params["layers"]
         for index, (layer, following) in enumerate(zip_longest(layers, layers[1:])):
             qkv = self._matmul(
@@ -96,19 +96,21 @@ class Decoder(struct.PyTreeNode):
                 normed=normed,
                 prefetch=layer["o"],
             )
+            group, place = pool.group_of(index)
             q, k_pool, v_pool = rope_append(
                 qkv.reshape(*tokens.shape, -1),
                 rope,
-                k_pool,
-                v_pool,
-                index,
+                groups[group]["k"],
+                groups[group]["v"],
+                place,
                 appended.block,
                 appended.offset,
                 q_norm=layer.get("q_norm"),
                 k_norm=layer.get("k_norm"),
                 eps=config.rms_norm_eps,
-                implementation=self.implementation,
+                policy=self.policy,
             )
+            groups[group] = {"k": k_pool, "v": v_pool}
             attended = attention(index, q, k_pool, v_pool)
             x, normed = self._residual_matmul(
                 attended.reshape(x.shape[0], -1),
@@ -137,7 +139,13 @@ class Decoder(struct.PyTreeNode):
             )
         if normed is None:
             normed = rms_norm(x, self.params["final_norm"], config.rms_norm_eps)
-        return pool.replace(k=k_pool, v=v_pool), normed.reshape(*tokens.shape, -1)
+        pool = pool.replace(
+            groups=tuple(
+                group.replace(arrays=arrays)
+                for group, arrays in zip(pool.groups, groups, strict=True)
+            )
+        )
+        return pool, normed.reshape(*tokens.shape, -1)
 
     def unembed(self, hidden: Array) -> Array:
         """Logits f32[..., vocab] of hidden states [..., hidden]."""
@@ -169,7 +177,7 @@ class Decoder(struct.PyTreeNode):
             bias=bias,
             norm=norm,
             eps=self.config.rms_norm_eps,
-            implementation=self.implementation,
+            policy=self.policy,
             **options,
         )
 
@@ -183,7 +191,7 @@ class Decoder(struct.PyTreeNode):
             weight,
             bias=bias,
             eps=self.config.rms_norm_eps,
-            implementation=self.implementation,
+            policy=self.policy,
             **options,
         )
 
@@ -206,11 +214,11 @@ class Decoder(struct.PyTreeNode):
             plan = make_plan(
                 table,
                 length,
-                pool.k,
+                pool.groups[0].arrays["k"],
                 self.config.num_heads,
                 window=window,
                 previous=before,
-                implementation=self.implementation,
+                policy=self.policy,
             )
             if plan is None:
                 return None
@@ -234,12 +242,12 @@ class Decoder(struct.PyTreeNode):
                 q[:, 0],
                 k_pool,
                 v_pool,
-                index,
+                pool.group_of(index)[1],
                 appended.table,
                 appended.length,
                 plan=plans[windows[index]],
                 window=windows[index],
-                implementation=self.implementation,
+                policy=self.policy,
             )
             return out
 
@@ -254,11 +262,11 @@ class Decoder(struct.PyTreeNode):
                 q,
                 k_pool,
                 v_pool,
-                index,
+                pool.group_of(index)[1],
                 appended.table,
                 appended.start,
                 window=windows[index],
-                implementation=self.implementation,
+                policy=self.policy,
             )
             return out
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jax.typing import DTypeLike
 
 from dendrite_jax.checkpoints.hub import resolve
+from dendrite_jax.kernels.policy import Implementation, KernelPolicy
 from dendrite_jax.models.decoder import Decoder
 from dendrite_jax.models.hf_config import read_config
 from dendrite_jax.models.weights import load_params
@@ -26,7 +27,7 @@ def load(
     model: str | Path,
     dtype: DTypeLike | None = None,
     progress: Callable[[int, int], None] | None = None,
-    implementation: str | None = None,
+    implementation: Implementation | None = None,
 ) -> Pretrained:
     """Loads a Hugging Face checkpoint onto the default device.
 
@@ -34,7 +35,7 @@ def load(
         model: a folder, or a hub id (see `hub.resolve`).
         dtype: of the weights and of the computation; None keeps the checkpoint's.
         progress: called with the bytes read so far and in all.
-        implementation: kernels of decode, see `Decoder.implementation`.
+        implementation: kernels of decode, see `KernelPolicy`.
 
     Raises:
         ValueError: the model is not found, not supported or damaged; the message names what is.
@@ -43,4 +44,4 @@ def load(
     config = read_config(folder)
     tokenizer = Tokenizer.from_file(folder)
     params = load_params(folder, config, dtype, progress=progress)
-    return Pretrained(Decoder(params, config, implementation), tokenizer)
+    return Pretrained(Decoder(params, config, KernelPolicy(implementation)), tokenizer)

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from jax import Array
 
+from dendrite_jax.engine import check_key
+
 
 def check_positive(config: object, *fields: str) -> None:
     """Raises ValueError for the first of the fields that is below 1."""
@@ -22,10 +24,7 @@ def problem_keys(key: Any, problems: int) -> Array:
     Raises:
       ValueError: not typed keys (`jax.random.key`), or another number of them.
     """
-    if not isinstance(key, jax.Array) or not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        is_array = hasattr(key, "dtype") and hasattr(key, "shape")
-        given = f"an array {key.dtype}{list(key.shape)}" if is_array else repr(key)
-        raise ValueError(f"key is {given}; it must be a typed random key, as jax.random.key gives")
+    check_key(key, batched=None)
     if key.ndim == 0:
         return jax.random.split(key, problems)
     if key.shape != (problems,):

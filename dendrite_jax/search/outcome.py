@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.engine import stopping
+from dendrite_jax.engine.stopping import LENGTH
 from dendrite_jax.search.score.scored import Scored
 from dendrite_jax.search.thoughts import Thoughts
 
@@ -21,6 +23,9 @@ MERGED = 8
 HOPELESS = 9
 EMPTY_PROMPT = 10
 NO_ROOT = 11
+STALE_ROOT = 12
+BAD_PROMPT = 13
+BAD_LOGITS = 14
 OUTCOME_NAMES = (
     "unused",  # no thought stands in this row of the tree
     "complete",  # a candidate; of a root: it could be searched from
@@ -34,13 +39,19 @@ OUTCOME_NAMES = (
     "hopeless",  # below the threshold of a search that backtracks
     "empty_prompt",  # of a root: its branch holds no token
     "no_root",  # of a root: its id names no branch
+    "stale_root",  # of a root: it was cut, and does not know what follows
+    "bad_prompt",  # of a root: a token outside the vocabulary, or logits that are no numbers
+    "bad_logits",  # the model gave logits that are NaN or infinite
 )
 
 
 def outcome_of(thoughts: Thoughts, scored: Scored) -> Array:
     """Codes i32[lanes] of thoughts just judged; UNUSED where there is no branch."""
-    whole = thoughts.length == thoughts.tokens.shape[1]
+    # Why it ended, if not as it should; an `expand` that does not tell ends by length or grammar.
+    finish = jnp.broadcast_to(thoughts.finish, thoughts.length.shape)
+    whole = (finish == LENGTH) | (thoughts.length == thoughts.tokens.shape[1])
     unended = jnp.where(whole, NO_STOP, OFF_GRAMMAR)
+    unended = jnp.where(finish == stopping.BAD_LOGITS, BAD_LOGITS, unended)
     value = scored.value
     judged = jnp.where(jnp.isneginf(value), REJECTED, COMPLETE)
     judged = jnp.where(jnp.isnan(value) | jnp.isposinf(value), NOT_A_NUMBER, judged)

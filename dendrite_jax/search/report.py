@@ -6,6 +6,8 @@ import numpy as np
 
 from dendrite_jax.engine import NO_TOKEN
 from dendrite_jax.search.outcome import (
+    BAD_LOGITS,
+    BAD_PROMPT,
     COMPLETE,
     EMPTY_PROMPT,
     HOPELESS,
@@ -16,6 +18,7 @@ from dendrite_jax.search.outcome import (
     NOT_A_NUMBER,
     OFF_GRAMMAR,
     REJECTED,
+    STALE_ROOT,
     UNSCORED,
     UNUSED,
 )
@@ -25,6 +28,8 @@ from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
 _ROOT_REASONS = {
     EMPTY_PROMPT: "the root is empty: its prompt has no token",
     NO_ROOT: "there is no root: its id names no branch",
+    STALE_ROOT: "the root was cut and does not know what follows: engine.rewind tells it",
+    BAD_PROMPT: "the prompt has a token outside the vocabulary or logits that are no numbers",
     NO_ROOM: "no room: the prompt or the first branch found no block, slot or place in context",
 }
 
@@ -83,6 +88,7 @@ def _reasons(outcome: np.ndarray, tokens: np.ndarray) -> list[str]:
         NO_STOP: f"at max_tokens={tokens.shape[1]} without a stop",
         NO_ROOM: "out of blocks or context",
         OFF_GRAMMAR: "off their grammar",
+        BAD_LOGITS: "with logits that are NaN or infinite",
         REJECTED: "rejected by the scorer",
         NOT_A_NUMBER: "with NaN or infinity from the scorer",
         UNSCORED: "without room in the scorer's own cache",

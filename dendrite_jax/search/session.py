@@ -14,10 +14,17 @@ from jax import Array
 
 from dendrite_jax import engine
 from dendrite_jax.cache import NO_BRANCH, Ledger
-from dendrite_jax.cache.state import EMPTY_BRANCH
+from dendrite_jax.cache.state import CONTEXT_FULL, EMPTY_BRANCH, OUT_OF_BLOCKS
 from dendrite_jax.engine import Model, State
 from dendrite_jax.search.checks import problem_keys
-from dendrite_jax.search.outcome import COMPLETE, EMPTY_PROMPT, NO_ROOM, NO_ROOT
+from dendrite_jax.search.outcome import (
+    BAD_PROMPT,
+    COMPLETE,
+    EMPTY_PROMPT,
+    NO_ROOM,
+    NO_ROOT,
+    STALE_ROOT,
+)
 from dendrite_jax.search.score.scored import Scored, Scorer, as_scored
 from dendrite_jax.search.thoughts import Thoughts
 
@@ -143,18 +150,22 @@ def open_session(scorer: AnyScorer, state: State, roots: Array, key: Array) -> O
 
 
 def check_roots(state: State, roots: Array) -> tuple[State, Array, Array]:
-    """The roots i32[problems], NO_BRANCH for one whose prompt is empty, which flags a misuse.
+    """The roots i32[problems], NO_BRANCH for one that is empty, or that was cut and is stale.
 
-    Also their outcomes i32[problems]. A root whose prompt found no room stays: its own flag stops
-    whatever grows from it.
+    Each raises a misuse flag. Also the roots' outcomes i32[problems]. A root whose prompt found no
+    room stays: its own flag stops whatever grows from it.
     """
     cache = state.cache
     slot = jnp.clip(roots, 0, cache.num_slots - 1)
     held = (roots == slot) & cache.alive[slot]
-    full = held & (cache.error[slot] != 0)
-    empty = held & ~full & (cache.length[slot] == 0)
+    error = cache.error[slot]
+    empty = held & (error == 0) & (cache.length[slot] == 0)
     misuse = cache.misuse | jnp.where(jnp.any(empty), EMPTY_BRANCH, 0)
-    outcome = jnp.where(full, NO_ROOM, jnp.where(empty, EMPTY_PROMPT, COMPLETE))
-    outcome = jnp.where(held, outcome, NO_ROOT).astype(jnp.int32)
     state = state.replace(cache=cache.replace(misuse=misuse))
-    return state, jnp.where(empty, NO_BRANCH, roots), outcome
+    told = jnp.where(empty, NO_BRANCH, roots)
+    state, ready = engine.without_stale(state, told)
+    full = error & (OUT_OF_BLOCKS | CONTEXT_FULL)
+    outcome = jnp.where(error == 0, COMPLETE, jnp.where(full > 0, NO_ROOM, BAD_PROMPT))
+    outcome = jnp.where(told != ready, STALE_ROOT, outcome)
+    outcome = jnp.where(empty, EMPTY_PROMPT, outcome)
+    return state, ready, jnp.where(held, outcome, NO_ROOT).astype(jnp.int32)

@@ -10,7 +10,7 @@ from jax import Array
 
 from dendrite_jax import engine
 from dendrite_jax.engine import PLAIN, GenerateConfig, Model, Sampling, State, StopRules
-from dendrite_jax.engine.stopping import FAILED, LENGTH, STOP_STRING, STOP_TOKEN
+from dendrite_jax.engine.stopping import FAILED, LENGTH, RUNNING, STOP_STRING, STOP_TOKEN
 
 
 class Thoughts(NamedTuple):
@@ -26,6 +26,7 @@ class Thoughts(NamedTuple):
     raw_logprob: Array  # f32[lanes], sum over the thought
     logprob: Array  # f32[lanes]
     parent: Array  # i32[lanes], node that the thought grows from
+    finish: Array | int = RUNNING  # i32[lanes], why it ended (FINISH_NAMES); RUNNING: not told
 
 
 class Expand(Protocol):
@@ -67,7 +68,8 @@ class SampleThoughts(struct.PyTreeNode):
     @property
     def ends_by_length(self) -> bool:
         """Whether a thought that reached `max_tokens` is complete."""
-        return self.any_end or (self.stop.tokens.size == 0 and self.stop.strings is None)
+        tokens, strings = self.stop.tokens, self.stop.strings
+        return self.any_end or (strings is None and (tokens is None or tokens.size == 0))
 
     def __call__(
         self, model: Model, state: State, branches: Array, parents: Array
@@ -87,4 +89,5 @@ class SampleThoughts(struct.PyTreeNode):
             raw_logprob=jnp.sum(out.raw_logprobs, axis=1),
             logprob=jnp.sum(out.logprobs, axis=1),
             parent=parents,
+            finish=out.finish,
         )

@@ -9,14 +9,20 @@ from dendrite_jax.serving.exit_on_miss import (
     resume_grammar,
 )
 from dendrite_jax.serving.grammars import compile_or_start
+from dendrite_jax.serving.programs import Programs, compiled
+from dendrite_jax.serving.prompts import Started, start
 
 __all__ = [
     "Completion",
     "Engine",
+    "Programs",
+    "Started",
     "add_wanted_edges",
     "compile_or_start",
+    "compiled",
     "complete_generation",
     "complete_search",
     "enable_compilation_cache",
     "resume_grammar",
+    "start",
 ]

@@ -4,38 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from dendrite_jax import cache as kv
 from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import (
     PLAIN,
+    ByteAutomaton,
     GenerateConfig,
     Generated,
     Sampling,
     State,
     StopRules,
+    StopStrings,
 )
 from dendrite_jax.grammar import Grammar, GrammarCompiler
+from dendrite_jax.kernels.policy import Implementation
 from dendrite_jax.models import Decoder, load
-from dendrite_jax.serving.compilation import compilation_cache_folder, loop_options
-from dendrite_jax.serving.completion import Completion, Record
+from dendrite_jax.serving.compilation import compilation_cache_folder
+from dendrite_jax.serving.completion import Completion, Record, TokenTexts
 from dendrite_jax.serving.exit_on_miss import complete_generation
 from dendrite_jax.serving.grammars import AnyCompiled, HeldGrammars, compile_or_start
+from dendrite_jax.serving.lanes import (
+    capacity_bucket,
+    lane_bucket,
+    pad_ids,
+    pad_sampling,
+    pad_stop_tokens,
+)
+from dendrite_jax.serving.programs import compiled, host_programs
+from dendrite_jax.serving.prompts import open_prompts
 from dendrite_jax.serving.validation import (
+    branch_id,
+    branch_ids,
     check_grammar,
     check_prompt,
     check_sampling,
     check_seed,
     check_stop_strings,
     check_text,
+    prompt_ids,
+    texts,
+    whole_number,
+    whole_numbers,
 )
 from dendrite_jax.text import Tokenizer
 
@@ -83,23 +101,13 @@ class Engine:
             1 if num_blocks is None else num_blocks, num_slots, max_context, block_size
         )
         if num_blocks is None:
-            per_block = kv.block_bytes(block_size=block_size, dtype=model.dtype, **model.kv_shape)
+            per_block = kv.block_bytes(model.kv_shape, dtype=model.dtype, block_size=block_size)
             fitting = kv.blocks_for_fraction(memory_fraction, per_block, jax.devices()[0])
             config = replace(config, num_blocks=min(fitting, num_slots * config.max_blocks))
         self.config = config
-        self.state = jax.jit(engine.init, static_argnames="config")(model, config=self.config)
-        self._open = jax.jit(engine.open_branches, donate_argnums=0)
-        self._prefill = jax.jit(engine.prefill, donate_argnums=1)
-        self._fork = jax.jit(engine.fork, donate_argnums=0)
-        self._free = jax.jit(engine.free, donate_argnums=0)
+        self.state = compiled().init(model, config=config)
         self._grammars = HeldGrammars()
-        self._constrain = jax.jit(engine.constrain, donate_argnums=0)
-        self._generate = jax.jit(
-            engine.generate,
-            static_argnames="config",
-            donate_argnums=1,
-            compiler_options=loop_options(),
-        )
+        self._compile_stops = lru_cache(maxsize=16)(self._compile_stop_strings)
 
     @classmethod
     def load(
@@ -107,7 +115,7 @@ class Engine:
         model: str | Path,
         dtype: DTypeLike | None = None,
         progress: Callable[[int, int], None] | None = None,
-        implementation: str | None = None,
+        implementation: Implementation | None = None,
         **capacities: int | float | None,
     ) -> Engine:
         """Loads a checkpoint (see `models.load`) and allocates the cache (see `Engine`)."""
@@ -144,19 +152,15 @@ class Engine:
             check_text(text)
             tokens = self.tokenizer.encode(text, add_special_tokens=True)
         else:
-            tokens = list(text)
+            tokens = prompt_ids(text)
         check_prompt(tokens, self.model.vocab_size, self.config.max_context)
         check_grammar(grammar, self.model.vocab_size)
-        padded = np.zeros((1, engine.length_bucket(len(tokens))), np.int32)
-        padded[0, : len(tokens)] = tokens
-        self.state, ids = self._open(self.state, jax.random.key(seed)[None])
-        self.state, stepped = self._prefill(
-            self.model, self.state, ids, padded, jnp.array([len(tokens)])
-        )
-        branch = int(ids[0])
-        if not stepped.ok[0]:
+        words = np.array([[0, seed]], np.uint32)  # of `jax.random.key(seed)`
+        self.state, roots, held = open_prompts(self.model, self.state, [tokens], words)
+        branch = int(roots[0])
+        if not held[0]:
             error = self._take_error([branch] if branch >= 0 else [])
-            self.state = self._free(self.state, ids)
+            self.state = compiled().free(self.state, roots)
             raise error
         self._put_under(grammar, [branch])
         return branch
@@ -169,28 +173,26 @@ class Engine:
           ValueError: n is below 1.
           CapacityError: not enough slots; nothing changed.
         """
-        self._check_held([branch])
-        if n < 1:
-            raise ValueError(f"n is {n}; it must be at least 1")
-        held = int(np.sum(self.state.cache.alive))
+        (branch,) = self._check_held([branch_id(branch)])
+        n = whole_number(n, "n", least=1)
+        held = int(np.asarray(self.state.cache.alive).sum())
         if held + n > self.config.num_slots:
             raise kv.CapacityError(
                 f"no slots for {n} children: num_slots is {self.config.num_slots}, {held} are held"
             )
-        self.state, ids = self._fork(self.state, jnp.full(n, branch))
-        return np.asarray(ids).tolist()
+        self.state, ids = compiled().fork(self.state, pad_ids([branch] * n))
+        return np.asarray(ids)[:n].tolist()
 
     def free(self, branches: Sequence[int]) -> None:
         """Gives branches back; BranchError if one is not held or named twice."""
-        self._check_held(branches)
-        self.state = self._free(self.state, jnp.array(branches, jnp.int32))
+        self.state = compiled().free(self.state, pad_ids(self._check_held(branches)))
 
     def generate(
         self,
         branches: Sequence[int],
         max_new_tokens: int,
         sampling: Sampling = PLAIN,
-        stop_strings: Sequence[str] = (),
+        stop_strings: Sequence[str] | str = (),
         stop_tokens: Sequence[int] | None = None,
         grammar: AnyCompiled | None = None,
         fast_forward: int = 0,
@@ -201,7 +203,8 @@ class Engine:
           branches: ids, each once.
           max_new_tokens: most tokens a branch gets.
           sampling: how to choose tokens.
-          stop_strings: texts that end a branch; the completion's text ends before them.
+          stop_strings: texts, or one, that end a branch; the completion's text ends before them. A
+            special token's own text is matched too (`<|end|>`).
           stop_tokens: ids that end a branch; None takes the tokenizer's end-of-text tokens.
           grammar: what the branches must generate from here on; None leaves them under theirs.
           fast_forward: see `GenerateConfig`; fewer steps, the same tokens.
@@ -210,6 +213,7 @@ class Engine:
           ValueError: a bad argument; nothing changed.
           CapacityError: a branch ran out of blocks or context. The branches hold what fitted, and
             go on from there when there is room again.
+          BranchError: a branch is not held, or is named twice.
         """
         completions = []
         for last in self.stream(
@@ -230,7 +234,7 @@ class Engine:
         branches: Sequence[int],
         max_new_tokens: int,
         sampling: Sampling = PLAIN,
-        stop_strings: Sequence[str] = (),
+        stop_strings: Sequence[str] | str = (),
         stop_tokens: Sequence[int] | None = None,
         grammar: AnyCompiled | None = None,
         fast_forward: int = 0,
@@ -240,71 +244,61 @@ class Engine:
 
         A text only ever grows: what may yet turn out to begin a stop string is held back.
         """
-        self._check_held(branches)
+        branches = self._check_held(branches)
         check_sampling(sampling)
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
-        if chunk < 1:
-            raise ValueError(f"chunk is {chunk}; it must be at least 1")
+        max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
+        chunk = min(whole_number(chunk, "chunk", least=1), max_new_tokens)
         check_grammar(grammar, self.model.vocab_size)
-        shape = GenerateConfig(min(chunk, max_new_tokens), fast_forward=fast_forward)
-        rules = self.stop_rules(stop_strings, stop_tokens)
+        lanes = _Lanes(
+            branches,
+            max_new_tokens,
+            chunk,
+            GenerateConfig(capacity_bucket(chunk), fast_forward=fast_forward),
+            pad_sampling(sampling, max(len(branches), 1)),
+            *self._stops(stop_strings, stop_tokens),
+        )
         self._put_under(grammar, branches)
-        return self._stream(list(branches), max_new_tokens, shape, sampling, rules, stop_strings)
+        return self._stream(lanes)
 
     def stats(self) -> dict[str, float]:
         """Usage of the cache and the ledger, as Python numbers."""
-        usage = kv.stats(self.state.cache)
+        usage, ledger = jax.device_get((host_programs().stats(self.state), self.state.cache.ledger))
         named = {name: getattr(usage, name).item() for name in usage.__dataclass_fields__}
-        return {**named, **self.state.cache.ledger.totals()}
+        return {**named, **ledger.totals()}
 
-    def _stream(
-        self,
-        branches: list[int],
-        max_new_tokens: int,
-        shape: GenerateConfig,
-        sampling: Sampling,
-        rules: StopRules,
-        stop_strings: Sequence[str],
-    ) -> Iterator[list[Completion]]:
-        records = [Record(branch, self.tokenizer, stop_strings) for branch in branches]
-        string_state = jnp.zeros(len(branches), jnp.int32)
+    def _stream(self, lanes: _Lanes) -> Iterator[list[Completion]]:
+        records = [Record(branch, self._token_texts, lanes.strings) for branch in lanes.branches]
+        string_state = np.zeros(lane_bucket(len(records)), np.int32)
         done = 0
-        while done < max_new_tokens and any(record.running for record in records):
-            size = min(shape.max_new_tokens, max_new_tokens - done)
-            ids = jnp.array([r.branch if r.running else -1 for r in records], jnp.int32)
-            out = self._grow(
-                ids, replace(shape, max_new_tokens=size), sampling, rules, string_state
-            )
+        while done < lanes.max_new_tokens and any(record.running for record in records):
+            size = min(lanes.chunk, lanes.max_new_tokens - done)
+            ids = pad_ids(r.branch if r.running else -1 for r in records)
+            stop = lanes.stop.replace(limit=np.int32(size))
+            out = self._grow(ids, lanes, stop, string_state)
             string_state = out.string_state
             done += size
             # One transfer for the whole round.
             host = jax.device_get(
                 (out.tokens, out.length, out.logprobs, out.raw_logprobs, out.finish)
             )
-            for record, *row in zip(records, *host, strict=True):
-                record.take(*row, last=done == max_new_tokens)
+            for record, *row in zip(records, *host, strict=False):
+                record.take(*row, last=done == lanes.max_new_tokens)
             if any(record.finish == "failed" for record in records):
-                raise self._take_error(branches)
+                raise self._take_error(lanes.branches)
             yield [record.completion() for record in records]
 
     def _grow(
-        self,
-        ids: jax.Array,
-        shape: GenerateConfig,
-        sampling: Sampling,
-        rules: StopRules,
-        string_state: jax.Array,
+        self, ids: np.ndarray, lanes: _Lanes, stop: StopRules, string_state: ArrayLike
     ) -> Generated:
         def go_on(state: State, begun: Generated | None) -> tuple[State, Generated]:
             # Kept here, so that an error between two calls leaves a sound state.
-            self.state, out = self._generate(
+            self.state, out = compiled().generate(
                 self.model,
                 state,
                 ids,
-                config=shape,
-                sampling=sampling,
-                stop=rules,
+                config=lanes.config,
+                sampling=lanes.sampling,
+                stop=stop,
                 string_state=string_state,
                 begun=begun,
             )
@@ -314,51 +308,83 @@ class Engine:
         if lazy is None:
             return go_on(self.state, None)[1]
         # Going on after a miss is then the same trace as beginning.
-        begun = Generated.empty(self.model, self.state, ids, shape, string_state)
+        begun = host_programs().begin(
+            self.model, self.state, ids, config=lanes.config, string_state=string_state
+        )
         return complete_generation(lazy, *go_on(self.state, begun), go_on)[1]
 
     def _put_under(self, grammar: AnyCompiled | None, branches: Sequence[int]) -> None:
         if grammar is not None:
             table, index = self._grammars.add(self.state, grammar, branches)
-            ids = jnp.array(branches, jnp.int32)
-            self.state = self._constrain(self.state, ids, table, index)
+            self.state = compiled().constrain(self.state, pad_ids(branches), table, index)
 
     def stop_rules(
-        self, stop_strings: Sequence[str] = (), stop_tokens: Sequence[int] | None = None
+        self, stop_strings: Sequence[str] | str = (), stop_tokens: Sequence[int] | None = None
     ) -> StopRules:
         """What ends a branch, for `generate` and searches; arguments as in `generate`."""
-        tokens = self.tokenizer.eos_ids if stop_tokens is None else stop_tokens
+        stop, _ = self._stops(stop_strings, stop_tokens)
+        return StopRules.of(self._stop_tokens(stop_tokens), stop.strings)
+
+    def _stops(
+        self, stop_strings: Sequence[str] | str, stop_tokens: Sequence[int] | None
+    ) -> tuple[StopRules, ByteAutomaton | None]:
+        """What ends a branch, its tokens padded, and the automaton of its stop strings."""
+        tokens = pad_stop_tokens(self._stop_tokens(stop_tokens))
+        strings = tuple(texts(stop_strings, "stop_strings"))
+        automaton, table = self._compile_stops(strings) if strings else (None, None)
+        return StopRules(tokens, table), automaton
+
+    def _stop_tokens(self, stop_tokens: Sequence[int] | None) -> list[int]:
+        if stop_tokens is None:
+            return list(self.tokenizer.eos_ids)
+        tokens = whole_numbers(stop_tokens, "stop_tokens", "a list of token ids")
         for token in tokens:
             if not 0 <= token < self.model.vocab_size:
                 raise ValueError(
                     f"stop token {token} is outside the vocabulary [0, {self.model.vocab_size})"
                 )
-        if not stop_strings:
-            return StopRules.of(tokens)
-        padding = [None] * (self.model.vocab_size - self.tokenizer.vocab_size)
-        token_bytes = [*self.tokenizer.token_bytes, *padding]
-        table = engine.compile_stop_strings(stop_strings, token_bytes)
-        check_stop_strings(stop_strings, token_bytes)
-        return StopRules.of(tokens, table)
+        return tokens
 
-    def _check_held(self, branches: Sequence[int]) -> None:
+    def _compile_stop_strings(self, strings: tuple[str, ...]) -> tuple[ByteAutomaton, StopStrings]:
+        automaton = ByteAutomaton(strings)
+        check_stop_strings(strings, self._token_texts.matched)
+        return automaton, engine.compile_stop_strings(automaton, self._token_texts.matched)
+
+    @cached_property
+    def _token_texts(self) -> TokenTexts:
+        """Of all rows of the embedding, which may be more than the tokenizer's tokens."""
+        padding = [None] * (self.model.vocab_size - self.tokenizer.vocab_size)
+        visible = [*self.tokenizer.token_bytes, *padding]
+        matched = list(visible)
+        for text, token in self.tokenizer.special_texts.items():
+            matched[token] = text.encode()
+        return TokenTexts(visible, matched)
+
+    def _check_held(self, branches: Sequence[int]) -> list[int]:
+        branches = branch_ids(branches)
         alive = np.asarray(self.state.cache.alive)
         for branch in branches:
             if not (0 <= branch < alive.size and alive[branch]):
                 raise kv.BranchError(f"branch {branch} is not held")
         if len(set(branches)) != len(branches):
-            raise kv.BranchError(f"branches {list(branches)} name one branch twice")
+            raise kv.BranchError(f"branches {branches} name one branch twice")
+        return branches
 
     def _take_error(self, branches: Sequence[int]) -> Exception:
         """What stopped these branches; its flags are cleared, so that no later call meets them."""
-        cache = self.state.cache
-        error = kv.find_error(cache, branches)
+        error = kv.find_error(self.state.cache, branches)
         assert error is not None
-        self.state = self.state.replace(
-            cache=cache.replace(
-                error=cache.error.at[jnp.array(branches, jnp.int32)].set(0),
-                misuse=jnp.int32(0),
-                blocks_short=jnp.int32(0),
-            )
-        )
+        self.state = host_programs().clear_errors(self.state, pad_ids(branches))
         return error
+
+
+class _Lanes(NamedTuple):
+    """What a call of `generate` was asked for, one lane a branch."""
+
+    branches: list[int]
+    max_new_tokens: int
+    chunk: int
+    config: GenerateConfig
+    sampling: Sampling
+    stop: StopRules
+    strings: ByteAutomaton | None

@@ -57,7 +57,11 @@ def resume_grammar(
     ]
     state = constrain(state.replace(constraint=None), ids, grammar.table, jnp.asarray(index))
     constraint, _ = _lazy(state)
-    return state.replace(constraint=constraint.place(ids, jnp.array(places, jnp.int32)))
+    taken = jnp.array([len(text) for text in tokens], jnp.int32)
+    place = constraint.places(ids)._replace(
+        grammar_state=jnp.array(places, jnp.int32), text_start=state.cache.length[ids] - taken
+    )
+    return state.replace(constraint=constraint.put(ids, place))
 
 
 def complete_generation(

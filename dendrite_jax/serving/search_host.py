@@ -160,7 +160,7 @@ def check_time_limit(time_limit: float | None) -> None:
 def check_roots(state: State, roots: Array) -> None:
     """Raises BranchError or CapacityError for a root that cannot be searched from."""
     ids = np.asarray(roots)
-    alive, length = jax.device_get((state.cache.alive, state.cache.length))
+    alive, length, stale = jax.device_get((state.cache.alive, state.cache.length, state.stale))
     for number, branch in enumerate(ids.tolist()):
         if not (0 <= branch < alive.size and alive[branch]):
             raise kv.BranchError(
@@ -173,6 +173,11 @@ def check_roots(state: State, roots: Array) -> None:
     for number, branch in enumerate(ids.tolist()):
         if length[branch] == 0:
             raise kv.BranchError(f"root {number}, branch {branch}, is empty: it holds no token")
+        if stale[branch]:
+            raise kv.BranchError(
+                f"root {number}, branch {branch}, was cut and does not know what follows; "
+                f"engine.rewind tells it"
+            )
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.cache import Appended, KVPool, KVShape, uniform_shape
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 
 class BigramModel(struct.PyTreeNode):
@@ -27,8 +28,12 @@ class BigramModel(struct.PyTreeNode):
         return self.table.shape[0]
 
     @property
-    def kv_shape(self) -> dict[str, int]:
-        return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+    def kv_shape(self) -> KVShape:
+        return uniform_shape(num_layers=1, num_kv_heads=1, head_dim=1)
+
+    @property
+    def policy(self) -> KernelPolicy:
+        return DEFAULT_POLICY
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         """The pool as it was, and the row of each token, f32[lanes, tokens, vocab]."""

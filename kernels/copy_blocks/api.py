@@ -7,6 +7,7 @@ from jax import Array
 from dendrite_jax.kernels.checks import check_pools
 from dendrite_jax.kernels.copy_blocks import reference
 from dendrite_jax.kernels.dispatch import choose_implementation
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 
 def copy_blocks(
@@ -15,7 +16,7 @@ def copy_blocks(
     source: Array,
     destination: Array,
     *,
-    implementation: str | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> tuple[Array, Array]:
     """Copies blocks of the pool, all layers at once, in place under jit.
 
@@ -24,7 +25,7 @@ def copy_blocks(
         and drop these, so that XLA updates the buffers in place.
       source: i32[n], the blocks to read; no block is a source and a destination.
       destination: i32[n], the blocks to write, all different; `blocks` or more copies nothing.
-      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
+      policy: which implementation runs.
 
     Returns:
       The updated pools.
@@ -36,7 +37,7 @@ def copy_blocks(
     check_pools(k_pool, v_pool, 0)
     if source.ndim != 1 or destination.shape != source.shape:
         raise ValueError(f"source {source.shape} and destination {destination.shape} are not [n]")
-    if choose_implementation(implementation) == "triton":
+    if choose_implementation(policy) == "triton":
         from dendrite_jax.kernels.copy_blocks import gpu
 
         return gpu.copy_blocks(k_pool, v_pool, source, destination)

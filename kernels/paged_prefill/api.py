@@ -9,6 +9,7 @@ from jax import Array
 from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.paged_prefill import reference
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 
 def paged_prefill(
@@ -22,7 +23,7 @@ def paged_prefill(
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
-    implementation: str | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> tuple[Array, Array]:
     """Attention of several new tokens a row over the row's cached prefix and over each other.
 
@@ -39,7 +40,7 @@ def paged_prefill(
       scale: multiplies the scores; 1/sqrt(head_dim) when None.
       window: a query sees only the last `window` positions, its own included; None sees all.
       softcap: scores become `softcap * tanh(scores / softcap)`; None leaves them.
-      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
+      policy: which implementation runs.
 
     Returns:
       The output [rows, queries, heads, head_dim] in q's dtype, and the log-sum-exp of the scores
@@ -58,7 +59,7 @@ def paged_prefill(
     if scale is None:
         scale = q.shape[-1] ** -0.5
     compute: Callable[..., tuple[Array, Array]] = reference.paged_prefill
-    if choose_implementation(implementation) == "triton":
+    if choose_implementation(policy) == "triton":
         from dendrite_jax.kernels.paged_prefill import gpu
 
         compute = gpu.paged_prefill

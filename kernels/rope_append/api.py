@@ -6,6 +6,7 @@ from jax import Array
 
 from dendrite_jax.kernels.checks import check_pools
 from dendrite_jax.kernels.dispatch import choose_implementation
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.kernels.rope_append import reference
 
 
@@ -21,7 +22,7 @@ def rope_append(
     q_norm: Array | None = None,
     k_norm: Array | None = None,
     eps: float = 1e-5,
-    implementation: str | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> tuple[Array, Array, Array]:
     """Splits a projection into heads, rotates queries and keys, and appends keys and values.
 
@@ -37,7 +38,7 @@ def rope_append(
       q_norm, k_norm: [head_dim], weights of an RMS norm of each query and key head before the
         rotation; both or neither.
       eps: added to the mean square inside that norm.
-      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
+      policy: which implementation runs.
 
     Returns:
       The queries [lanes, tokens, heads, head_dim] in qkv's dtype, and the pools.
@@ -47,7 +48,7 @@ def rope_append(
       UnsupportedError: the Triton kernel cannot be launched here.
     """
     _check(qkv, rope, k_pool, v_pool, layer, block, offset, q_norm, k_norm)
-    if choose_implementation(implementation) == "xla":
+    if choose_implementation(policy) == "xla":
         compute = reference.rope_append
     else:
         from dendrite_jax.kernels.rope_append import gpu

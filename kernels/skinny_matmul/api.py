@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from dendrite_jax.kernels.dispatch import choose_implementation
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.kernels.skinny_matmul import reference
 
 
@@ -22,7 +23,7 @@ def skinny_matmul(
     swiglu: bool = False,
     out_dtype: DTypeLike | None = None,
     prefetch: Array | None = None,
-    implementation: str | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> Array:
     """`epilogue(rms_norm(x) @ weight.T)` for a few rows, in one pass over the weight.
 
@@ -42,7 +43,7 @@ def skinny_matmul(
       out_dtype: dtype of the result; x's when None.
       prefetch: what the next kernel will read; its first bytes are brought into the cache as this
         product ends. A hint, which only the kernel of one row takes.
-      implementation: "triton", "xla", or None for the platform's.
+      policy: which implementation runs.
 
     Returns:
       [rows, outputs].
@@ -56,7 +57,7 @@ def skinny_matmul(
         raise ValueError(f"weight has {weight.shape[0]} rows, but swiglu needs an even number")
     _check_shapes(norm=(norm, (x.shape[1],)), bias=(bias, (weight.shape[0],)))
     out_dtype = x.dtype if out_dtype is None else out_dtype
-    return _implementation(implementation).skinny_matmul(
+    return _implementation(policy).skinny_matmul(
         x,
         weight,
         norm=norm,
@@ -77,7 +78,7 @@ def residual_matmul(
     eps: float = 1e-5,
     bias: Array | None = None,
     prefetch: Array | None = None,
-    implementation: str | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> tuple[Array, Array | None]:
     """`y = residual + x @ weight.T + bias`, and the RMS norm that the next product starts with.
 
@@ -88,7 +89,7 @@ def residual_matmul(
       next_norm: [outputs], the weight of the norm.
       eps: added to the mean square inside the norm.
       bias: [outputs].
-      prefetch, implementation: as in `skinny_matmul`.
+      prefetch, policy: as in `skinny_matmul`.
 
     Returns:
       y, and `rms_norm(y, next_norm, eps)`, both [rows, outputs]. In place of the norm None, for a
@@ -105,14 +106,14 @@ def residual_matmul(
         next_norm=(next_norm, (outputs,)),
         bias=(bias, (outputs,)),
     )
-    return _implementation(implementation).residual_matmul(
+    return _implementation(policy).residual_matmul(
         x, residual, weight, next_norm=next_norm, eps=eps, bias=bias, prefetch=prefetch
     )
 
 
-def _implementation(name: str | None) -> Any:
-    """The module with both products for an implementation's name."""
-    if choose_implementation(name) == "xla":
+def _implementation(policy: KernelPolicy) -> Any:
+    """The module with both products of the implementation that runs."""
+    if choose_implementation(policy) == "xla":
         return reference
     from dendrite_jax.kernels.skinny_matmul import gpu
 

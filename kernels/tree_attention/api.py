@@ -8,6 +8,7 @@ from jax import Array
 
 from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.kernels.tree_attention import reference
 from dendrite_jax.kernels.tree_attention.plan import Plan, held_blocks
 
@@ -20,7 +21,7 @@ def make_plan(
     *,
     window: int | None = None,
     previous: Plan | None = None,
-    implementation: str | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> Plan | None:
     """Plans which program reads which block, once for all layers of a decode step, inside jit.
 
@@ -35,7 +36,7 @@ def make_plan(
       window: sliding window of the layers that will use the plan, None for full attention.
       previous: an earlier plan for tables of this shape, returned where it still fits; with a
         window every step has its own.
-      implementation: as in `tree_attention`.
+      policy: as in `tree_attention`.
 
     Returns:
       The plan, or None for the XLA implementation, which needs none.
@@ -48,7 +49,7 @@ def make_plan(
     """
     check_rows(table.shape[0], table=table, length=length)
     check_options(window, None)
-    if choose_implementation(implementation) == "xla":
+    if choose_implementation(policy) == "xla":
         return None
     from dendrite_jax.kernels.tree_attention import gpu
 
@@ -75,7 +76,7 @@ def tree_attention(
     scale: float | None = None,
     window: int | None = None,
     softcap: float | None = None,
-    implementation: str | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> tuple[Array, Array]:
     """Attention of one new token a lane over the lane's cached tokens, itself included.
 
@@ -90,7 +91,7 @@ def tree_attention(
       scale: multiplies the scores; 1/sqrt(head_dim) when None.
       window: only the last `window` tokens are seen, the new one included; None sees all.
       softcap: scores become `softcap * tanh(scores / softcap)`; None leaves them.
-      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
+      policy: which implementation runs.
 
     Returns:
       The output [lanes, heads, head_dim] in q's dtype, and the log-sum-exp of the scores
@@ -105,7 +106,7 @@ def tree_attention(
     _check(q, k_pool, v_pool, layer, table, length, window, softcap)
     if scale is None:
         scale = q.shape[-1] ** -0.5
-    if choose_implementation(implementation) == "xla":
+    if choose_implementation(policy) == "xla":
         return reference.tree_attention(
             q, k_pool, v_pool, layer, table, length, scale=scale, window=window, softcap=softcap
         )

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.kernels.describe import describe
 from dendrite_jax.kernels.launch import BLOCK_SIZE
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 
@@ -68,6 +69,9 @@ class Plan:
     group: int
     window: int | None
     tiles: TreeTiles
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 def tile_counts(lanes: int, group: int, tiles: TreeTiles) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from jax import Array
 
 from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.kernels.verify_attention import reference
 
 MAX_NODES = 64
@@ -44,7 +45,7 @@ def verify_attention(
     *,
     scale: float | None = None,
     softcap: float | None = None,
-    implementation: str | None = None,
+    policy: KernelPolicy = DEFAULT_POLICY,
 ) -> tuple[Array, Array]:
     """Attention of a tree of draft tokens a branch over its cached prefix and over their ancestors.
 
@@ -62,7 +63,7 @@ def verify_attention(
       length: i32[branches], cached tokens, all of which every node sees.
       scale: multiplies the scores; 1/sqrt(head_dim) when None.
       softcap: scores become `softcap * tanh(scores / softcap)`; None leaves them.
-      implementation: "triton", "xla", or None for the platform's (GPU: Triton, CPU: XLA).
+      policy: which implementation runs.
 
     Returns:
       The output [branches, nodes, heads, head_dim] in q's dtype, and the log-sum-exp of the scores
@@ -76,7 +77,7 @@ def verify_attention(
     if scale is None:
         scale = q.shape[-1] ** -0.5
     compute = reference.verify_attention
-    if choose_implementation(implementation) == "triton":
+    if choose_implementation(policy) == "triton":
         from dendrite_jax.kernels.verify_attention import gpu
 
         compute = gpu.verify_attention

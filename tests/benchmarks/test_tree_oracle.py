@@ -7,23 +7,20 @@ from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from benchmarks.tiny import TINY
 from dendrite_jax import cache as kv
-from dendrite_jax.benchmarks.tree import bookkeeping as tree_bookkeeping
 from dendrite_jax.benchmarks.tree.bookkeeping import HollowDecoder
 from dendrite_jax.cache import CacheConfig
-from dendrite_jax.kernels.tree_attention import make_plan
+from dendrite_jax.kernels.policy import KernelPolicy
 
 
-def test_a_hollow_decoder_keeps_its_plan_while_the_tables_stay(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tree_bookkeeping, "make_plan", partial(make_plan, implementation="triton"))
+def test_a_hollow_decoder_keeps_its_plan_while_the_tables_stay() -> None:
     config = dataclasses.replace(TINY, head_dim=64)
-    hollow = HollowDecoder(jnp.arange(64.0), config, jnp.dtype("float32"))
-    pool = kv.init(CacheConfig(8, 2, 64), dtype=hollow.dtype, **hollow.kv_shape).pool
+    hollow = HollowDecoder(
+        jnp.arange(64.0), config, jnp.dtype("float32"), policy=KernelPolicy("triton")
+    )
+    pool = kv.init(CacheConfig(8, 2, 64), hollow.kv_shape, dtype=hollow.dtype).pool
     plan = partial(hollow.plan, pool)
     table, length = jnp.array([[0, 1], [0, 2]]), jnp.array([20, 20])
     made = plan(table, length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,31 +13,43 @@ import numpy as np
 
 from cache.model import Block, CacheModel
 from dendrite_jax import cache as kv
-from dendrite_jax.cache import Appended, Cache, CacheConfig, CacheStats, KVPool, debug
+from dendrite_jax.cache import (
+    Appended,
+    Cache,
+    CacheConfig,
+    CacheStats,
+    Codec,
+    KVPool,
+    KVShape,
+    debug,
+)
 from dendrite_jax.cache.state import NO_BLOCK
-from dendrite_jax.kernels.append_kv import append_kv
 
 LANES = 4
 """Lanes of every call, so that each function is compiled once a configuration."""
 TOKENS = 6
 """Most tokens of a lane in one append."""
 NUM_LAYERS = 2
-MODEL_SHAPE: dict[str, Any] = {"num_layers": NUM_LAYERS, "num_kv_heads": 1, "head_dim": 2}
+HEAD_DIM = 2
+MODEL_SHAPE = kv.uniform_shape(num_layers=NUM_LAYERS, num_kv_heads=1, head_dim=HEAD_DIM)
 SMALL = CacheConfig(num_blocks=9, num_slots=6, max_context=14, block_size=4, debug=True)
 
 
 def write(pool: KVPool, appended: Appended, tokens: jax.Array) -> KVPool:
     """Stands in for a model: a token's key in layer l is token + l / 4, its value −key."""
-    k_pool, v_pool = pool.k, pool.v
-    layers, _, heads, _, head_dim = pool.k.shape
-    for layer in range(layers):
-        key = jnp.broadcast_to(
-            tokens[..., None, None] + layer / 4, (*tokens.shape, heads, head_dim)
-        )
-        k_pool, v_pool = append_kv(
-            k_pool, v_pool, layer, key, -key, appended.block, appended.offset
-        )
-    return pool.replace(k=k_pool, v=v_pool)
+    groups = []
+    for group in pool.groups:
+        arrays = dict(group.arrays)
+        heads = next(iter(arrays.values())).shape[2]
+        for place, layer in enumerate(group.layers):
+            key = jnp.broadcast_to(
+                tokens[..., None, None] + layer / 4, (*tokens.shape, heads, HEAD_DIM)
+            )
+            for name, new in group.codec.encode(key, -key).items():
+                at = arrays[name].at[place, appended.block, :, appended.offset]
+                arrays[name] = at.set(new, mode="drop")
+        groups.append(group.replace(arrays=arrays))
+    return pool.replace(groups=tuple(groups))
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -54,14 +67,21 @@ def inspect(cache: Cache) -> tuple[debug.Violations, CacheStats]:
 
 open_branches = jax.jit(kv.open_branches, donate_argnums=0)
 fork = jax.jit(kv.fork, donate_argnums=0)
+truncate = jax.jit(kv.truncate, donate_argnums=0)
 free = jax.jit(kv.free, donate_argnums=0)
 
 
 class Harness:
     """A cache and its model, driven together; every method checks all there is to see."""
 
-    def __init__(self, config: CacheConfig = SMALL) -> None:
-        self.cache = kv.init(config, **MODEL_SHAPE)
+    def __init__(
+        self,
+        config: CacheConfig = SMALL,
+        shape: KVShape = MODEL_SHAPE,
+        codecs: Sequence[Codec] | None = None,
+    ) -> None:
+        self.cache = kv.init(config, shape, codecs=codecs)
+        self._block_bytes = kv.block_bytes(shape, block_size=config.block_size, codecs=codecs)
         self.model = CacheModel(config)
         self._next_token = 100
         self._seen = jax.device_get(self.cache)
@@ -75,14 +95,37 @@ class Harness:
         self.check()
         return ids.tolist()[:count]
 
-    def fork(self, parents: Sequence[int], children: Sequence[int] | None = None) -> list[int]:
-        """Forks up to LANES parents, into the given slots or any."""
+    def fork(
+        self,
+        parents: Sequence[int],
+        children: Sequence[int] | None = None,
+        length: Sequence[int] | None = None,
+    ) -> list[int]:
+        """Forks up to LANES parents, into the given slots or any, whole or so many tokens."""
         lanes = _pad(parents)
         slots = None if children is None else _pad(children)
-        self.cache, ids = fork(self.cache, np.array(lanes), slots and np.array(slots))
-        self.model.fork(lanes, slots, ids.tolist())
+        kept = None if length is None else _pad(length)
+        self.cache, ids = fork(
+            self.cache, np.array(lanes), slots and np.array(slots), kept and np.array(kept)
+        )
+        self.model.fork(lanes, slots, ids.tolist(), kept)
         self.check()
         return ids.tolist()[: len(parents)]
+
+    def truncate(self, lengths: Mapping[int, int] | Sequence[tuple[int, int]]) -> list[bool]:
+        """Cuts up to LANES branches; (branch, tokens to keep) a lane."""
+        pairs = list(lengths.items() if isinstance(lengths, Mapping) else lengths)
+        ids, kept = _pad([slot for slot, _ in pairs]), _pad([kept for _, kept in pairs])
+        self.cache, cut = truncate(self.cache, np.array(ids), np.array(kept))
+        assert cut.tolist() == self.model.truncate(ids, kept)
+        self.check()
+        return cut.tolist()[: len(pairs)]
+
+    def resize(self, config: CacheConfig) -> None:
+        """Moves the cache into other capacities."""
+        self.cache = kv.resize(self.cache, config)
+        self.model.resize(config)
+        self.check()
 
     def free(self, ids: Sequence[int]) -> None:
         """Frees up to LANES branches."""
@@ -90,29 +133,33 @@ class Harness:
         self.model.free(ids)
         self.check()
 
-    def append(self, counts: Mapping[int, int] | Sequence[tuple[int, int]]) -> list[bool]:
+    def append(
+        self, counts: Mapping[int, int] | Sequence[tuple[int, int]], width: int = TOKENS
+    ) -> list[bool]:
         """Appends new tokens, no two alike, to up to LANES branches; (branch, count) a lane.
 
-        A count above TOKENS asks for more than the call holds.
+        A count above `width` asks for more than the call holds.
         """
         pairs = list(counts.items() if isinstance(counts, Mapping) else counts)
         ids = _pad([slot for slot, _ in pairs])
-        tokens = self._next_token + np.arange(LANES * TOKENS).reshape(LANES, TOKENS)
+        tokens = self._next_token + np.arange(LANES * width).reshape(LANES, width)
         self._next_token += tokens.size
-        count = [count for _, count in pairs] + [TOKENS] * (LANES - len(pairs))
+        count = [count for _, count in pairs] + [width] * (LANES - len(pairs))
         self.cache, appended = append(self.cache, np.array(ids), tokens, np.array(count))
         wanted = [
             [row[0] + i for i in range(n)] for row, n in zip(tokens.tolist(), count, strict=True)
         ]
-        taken = self.model.append(ids, wanted, TOKENS)
+        taken = self.model.append(ids, wanted, width)
         before = self._seen
         self.check()
         self._check_appended(before, jax.device_get(appended), ids, count, taken)
         return taken[: len(pairs)]
 
     def tokens(self, branch: int) -> list[int]:
-        """A branch's tokens as its table row and the pool's keys tell."""
-        return _contents(self._seen, branch, self._seen.pool.k[0, :, 0, :, 0]).astype(int).tolist()
+        """A branch's tokens as its table row and the keys of layer 0 tell."""
+        group, place = self._seen.pool.group_of(0)
+        k, _ = _decoded(self._seen.pool.groups[group])
+        return _contents(self._seen, branch, k[place, :, 0, :, 0]).astype(int).tolist()
 
     @property
     def misuse(self) -> int:
@@ -155,11 +202,13 @@ class Harness:
 
     def _check_contents(self, cache: Any, slot: int, tokens: list[int]) -> None:
         assert _contents(cache, slot, cache.pool.tokens).tolist() == tokens
-        key = np.array(tokens) + np.arange(NUM_LAYERS)[:, None] / 4
-        key = np.repeat(key[..., None], MODEL_SHAPE["head_dim"], axis=-1)
-        for layer in range(NUM_LAYERS):
-            assert np.array_equal(_contents(cache, slot, cache.pool.k[layer, :, 0]), key[layer])
-            assert np.array_equal(_contents(cache, slot, cache.pool.v[layer, :, 0]), -key[layer])
+        for group in cache.pool.groups:
+            k, v = _decoded(group)
+            for place, layer in enumerate(group.layers):
+                key = np.repeat((np.array(tokens) + layer / 4)[:, None], HEAD_DIM, axis=-1)
+                for head in range(k.shape[2]):
+                    np.testing.assert_array_equal(_contents(cache, slot, k[place, :, head]), key)
+                    np.testing.assert_array_equal(_contents(cache, slot, v[place, :, head]), -key)
 
     def _check_blocks(self, cache: Any) -> None:
         """Two table entries name one block exactly where the model's branches share one."""
@@ -178,11 +227,11 @@ class Harness:
         model, config = self.model, self.model.config
         branches = model.branches.values()
         blocks = model.holders()
-        filled = {
-            block: min(config.block_size, len(branch.tokens) - column * config.block_size)
-            for branch in branches
-            for column, block in enumerate(branch.blocks)
-        }
+        filled: Counter[Block] = Counter()  # of the holder that has most tokens in the block
+        for branch in branches:
+            for column, block in enumerate(branch.blocks):
+                held = min(config.block_size, len(branch.tokens) - column * config.block_size)
+                filled[block] = max(filled[block], held)
         places = len(blocks) * config.block_size
         assert stats.branches == len(branches)
         assert stats.blocks_used == len(blocks)
@@ -194,8 +243,7 @@ class Harness:
             rtol=1e-6,
             atol=1e-6,
         )
-        block_bytes = 2 * NUM_LAYERS * config.block_size * MODEL_SHAPE["head_dim"] * 4
-        assert stats.bytes_used == len(blocks) * block_bytes
+        assert stats.bytes_used == len(blocks) * self._block_bytes
 
     def _check_appended(
         self, before: Any, appended: Any, ids: list[int], count: list[int], taken: list[bool]
@@ -219,17 +267,23 @@ class Harness:
             np.testing.assert_array_equal(appended.offset[lane, :tokens], position % size)
             assert written.isdisjoint(block.tolist())
             written |= set(block.tolist())
-        changed = np.flatnonzero(
-            np.any(before.pool.k != after.pool.k, axis=(0, 2, 3, 4))
-            | np.any(before.pool.v != after.pool.v, axis=(0, 2, 3, 4))
-            | np.any(before.pool.tokens != after.pool.tokens, axis=1)
-        )
+        differs = np.any(before.pool.tokens != after.pool.tokens, axis=1)
+        arrays = ([g.arrays for g in state.pool.groups] for state in (before, after))
+        for old, new in zip(*map(jax.tree.leaves, arrays), strict=True):
+            differs |= np.any(old != new, axis=(0, 2, 3, 4))
+        changed = np.flatnonzero(differs)
         assert set(changed) <= written
         assert np.all(after.pool.ref_count[changed] == 1)
 
 
 def _pad(ids: Sequence[int]) -> list[int]:
     return [*ids, *[-1] * (LANES - len(ids))]
+
+
+def _decoded(group: kv.LayerGroup) -> tuple[np.ndarray, np.ndarray]:
+    """A group's keys and values [layers, blocks, kv_heads, block_size, head_dim], on the host."""
+    k, v = group.codec.decode(group.arrays)
+    return np.asarray(k), np.asarray(v)
 
 
 def _contents(cache: Any, branch: int, per_token: np.ndarray) -> np.ndarray:

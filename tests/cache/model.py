@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dendrite_jax.cache.state import (
+    BAD_LENGTH,
     CONTEXT_FULL,
     COUNT_TOO_LARGE,
     DUPLICATE_BRANCH,
@@ -29,21 +30,6 @@ class Branch:
     tokens: list[int] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     error: int = 0
-
-
-@dataclass
-class Write:
-    """What one lane of an append needs."""
-
-    branch: Branch
-    tokens: Sequence[int]
-    copies: bool  # its partly filled last block has another holder
-    fresh: int  # blocks beyond those it holds
-    left_by: list[int]  # earlier writes of the call that must leave the last block to this one
-
-    @property
-    def need(self) -> int:
-        return self.fresh + self.copies
 
 
 class CacheModel:
@@ -77,7 +63,11 @@ class CacheModel:
                 self.branches[slot] = Branch()
 
     def fork(
-        self, parents: Sequence[int], children: Sequence[int] | None, granted: Sequence[int]
+        self,
+        parents: Sequence[int],
+        children: Sequence[int] | None,
+        granted: Sequence[int],
+        length: Sequence[int] | None = None,
     ) -> None:
         """Follows `fork`; `granted` are the ids that it gave."""
         made: dict[int, Branch] = {}
@@ -90,6 +80,11 @@ class CacheModel:
                 self.misuse |= UNKNOWN_BRANCH
                 assert slot == -1
                 continue
+            kept = len(source.tokens) if length is None else length[lane]
+            if not 0 <= kept <= len(source.tokens):
+                self.misuse |= BAD_LENGTH
+                assert slot == -1
+                continue
             if children is not None:
                 child = children[lane]
                 free = 0 <= child < self.config.num_slots and child not in self.branches
@@ -100,10 +95,36 @@ class CacheModel:
                 assert slot == child
             elif not self._takes_slot(slot, made):
                 continue
-            made[slot] = Branch(list(source.tokens), list(source.blocks), source.error)
+            blocks = source.blocks[: self._blocks(kept)]
+            made[slot] = Branch(source.tokens[:kept], blocks, source.error)
             self.ledger["forks"] += 1
-            self.ledger["reused"] += len(source.tokens)
+            self.ledger["reused"] += kept
         self.branches.update(made)
+
+    def truncate(self, ids: Sequence[int], lengths: Sequence[int]) -> list[bool]:
+        """Follows `truncate`; which branches are cut."""
+        cut = []
+        for slot, kept in zip(self._usable(ids), lengths, strict=True):
+            branch = None if slot is None else self.branches[slot]
+            cut.append(branch is not None and 0 <= kept <= len(branch.tokens))
+            if branch is not None and not cut[-1]:
+                self.misuse |= BAD_LENGTH
+            elif branch is not None:
+                del branch.tokens[kept:], branch.blocks[self._blocks(kept) :]
+        return cut
+
+    def resize(self, config: CacheConfig) -> None:
+        """Follows `resize` to capacities that hold what is held."""
+        before, self.config = self.config, config
+        lifted = OUT_OF_BLOCKS if config.num_blocks > before.num_blocks else 0
+        if config.max_blocks > before.max_blocks:
+            lifted |= CONTEXT_FULL
+        for branch in self.branches.values():
+            branch.error &= ~lifted
+        if config.num_slots > before.num_slots:
+            self.misuse &= ~OUT_OF_SLOTS
+        if config.num_blocks > before.num_blocks:
+            self.blocks_short = 0
 
     def free(self, ids: Sequence[int]) -> None:
         """Follows `free`."""
@@ -114,65 +135,60 @@ class CacheModel:
     def append(self, ids: Sequence[int], tokens: Sequence[Sequence[int]], width: int) -> list[bool]:
         """Follows an `append` of up to `width` tokens a lane; which lanes take theirs.
 
-        Lanes are served in order, and a lane that is refused for want of blocks still counts as
-        having asked for them.
+        Lanes are served in order; one that does not fit takes nothing.
         """
-        holders = self.holders()
-        num_free = self.config.num_blocks - len(holders)
-        taken: list[bool] = []
-        writes: dict[int, Write] = {}
-        asked = 0
+        taken = [False] * len(ids)
+        writes: dict[int, Branch] = {}
         for lane, slot in enumerate(self._usable(ids)):
-            taken.append(False)
             branch = None if slot is None else self.branches[slot]
             if branch is None:
                 continue
             if len(tokens[lane]) > width:
                 self.misuse |= COUNT_TOO_LARGE
+            elif not branch.error and tokens[lane]:
+                if len(branch.tokens) + len(tokens[lane]) > self.max_context:
+                    branch.error = CONTEXT_FULL
+                else:
+                    writes[lane] = branch
+        self._count_short([(branch, tokens[lane]) for lane, branch in writes.items()])
+        for lane, branch in writes.items():
+            holders = self.holders()
+            copies, fresh = self._need(branch, tokens[lane], holders)
+            taken[lane] = copies + fresh <= self.config.num_blocks - len(holders)
+            if not taken[lane]:
+                branch.error = OUT_OF_BLOCKS
                 continue
-            if branch.error or not tokens[lane]:
-                continue
-            if len(branch.tokens) + len(tokens[lane]) > self.max_context:
-                branch.error = CONTEXT_FULL
-                continue
-            write = self._plan(branch, tokens[lane], writes, holders)
-            writes[lane] = write
-            asked += write.need
-            taken[lane] = write.need == 0 or asked <= num_free
-        self.blocks_short = max(self.blocks_short, asked - num_free)
-
-        # A lane that counted on being the last holder of a block is refused with those before it.
-        for lane, write in writes.items():
-            taken[lane] &= write.copies or all(taken[other] for other in write.left_by)
-        for lane, write in writes.items():
-            if taken[lane]:
-                self._write(write)
-            else:
-                write.branch.error = OUT_OF_BLOCKS
+            if copies:
+                branch.blocks[-1] = Block()
+                self.ledger["blocks_copied"] += 1
+            branch.blocks.extend(Block() for _ in range(fresh))
+            branch.tokens.extend(tokens[lane])
         self.peak_blocks = max(self.peak_blocks, len(self.holders()))
         return taken
 
-    def _plan(
-        self,
-        branch: Branch,
-        tokens: Sequence[int],
-        writes: dict[int, Write],
-        holders: Counter[Block],
-    ) -> Write:
-        size = self.config.block_size
-        fresh = -(-(len(branch.tokens) + len(tokens)) // size) - len(branch.blocks)
-        if len(branch.tokens) % size == 0:
-            return Write(branch, tokens, False, fresh, [])
-        last = branch.blocks[-1]
-        left_by = [lane for lane, write in writes.items() if last in write.branch.blocks[-1:]]
-        return Write(branch, tokens, holders[last] > 1 + len(left_by), fresh, left_by)
+    def _blocks(self, tokens: int) -> int:
+        """Blocks that so many tokens of a branch are in."""
+        return -(-tokens // self.config.block_size)
 
-    def _write(self, write: Write) -> None:
-        if write.copies:
-            write.branch.blocks[-1] = Block()
-            self.ledger["blocks_copied"] += 1
-        write.branch.blocks.extend(Block() for _ in range(write.fresh))
-        write.branch.tokens.extend(write.tokens)
+    def _need(
+        self, branch: Branch, tokens: Sequence[int], holders: Counter[Block]
+    ) -> tuple[bool, int]:
+        """Whether a write copies the branch's last block, and how many more blocks it takes."""
+        size = self.config.block_size
+        fresh = self._blocks(len(branch.tokens) + len(tokens)) - len(branch.blocks)
+        partial = len(branch.tokens) % size != 0
+        return partial and holders[branch.blocks[-1]] > 1, fresh
+
+    def _count_short(self, writes: Sequence[tuple[Branch, Sequence[int]]]) -> None:
+        """Counts the blocks that a call would take if there were enough, beyond the free ones."""
+        holders = self.holders()
+        asked = len(holders) - self.config.num_blocks
+        for branch, tokens in writes:
+            copies, fresh = self._need(branch, tokens, holders)
+            if copies:
+                holders[branch.blocks[-1]] -= 1
+            asked += copies + fresh
+        self.blocks_short = max(self.blocks_short, asked)
 
     def _takes_slot(self, slot: int, also_taken: dict[int, Branch] | None = None) -> bool:
         """Whether a lane that wants any slot gets one; checks the slot it was given."""

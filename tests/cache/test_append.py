@@ -6,7 +6,12 @@ test states only what makes its case.
 
 from __future__ import annotations
 
-from cache.harness import SMALL, TOKENS, Harness
+import jax.numpy as jnp
+import pytest
+
+from cache.harness import MODEL_SHAPE, SMALL, TOKENS, Harness
+from dendrite_jax import cache as kv
+from dendrite_jax.cache import CacheConfig
 from dendrite_jax.cache.state import (
     CONTEXT_FULL,
     COUNT_TOO_LARGE,
@@ -70,6 +75,44 @@ def test_running_out_in_the_middle_of_a_call_flags_the_lanes_that_got_nothing() 
     assert harness.blocks_free() == 0
     harness.free(branches)
     assert harness.blocks_free() == SMALL.num_blocks
+
+
+@pytest.mark.parametrize("counts", [(100, 1), (1, 100)])
+def test_a_lane_that_cannot_fit_leaves_the_blocks_to_its_neighbours(
+    counts: tuple[int, int],
+) -> None:
+    cache = kv.init(CacheConfig(num_blocks=3, num_slots=2, max_context=128), MODEL_SHAPE)
+    cache, ids = kv.open_branches(cache, jnp.ones(2, bool))
+    tokens = jnp.zeros((2, 100), jnp.int32)
+    cache, appended = kv.append(cache, ids, tokens, jnp.array(counts))
+    fits = [count == 1 for count in counts]
+    assert appended.ok.tolist() == fits
+    assert cache.error.tolist() == [0 if fit else OUT_OF_BLOCKS for fit in fits]
+    assert cache.length.tolist() == [1 if fit else 0 for fit in fits]
+    assert cache.blocks_short == 7 + 1 - 3
+
+
+def test_lanes_behind_a_refused_one_are_served_in_order() -> None:
+    harness = Harness()
+    first, second, third, fourth = harness.open(4)
+    harness.append({first: 6, second: 6, third: 4})
+    harness.append({first: 6, second: 6})
+    assert harness.blocks_free() == 2
+    lanes = {third: 1, fourth: 6, first: 4, second: 4}
+    assert harness.append(lanes) == [True, False, True, False]
+    assert harness.blocks_free() == 0
+
+
+def test_a_block_that_a_refused_lane_keeps_is_copied_by_the_lane_behind_it() -> None:
+    harness = Harness()
+    parent, *others = harness.open(4)
+    harness.append({parent: 2, **dict.fromkeys(others, 6)})
+    harness.append({others[0]: 3})
+    (child,) = harness.fork([parent])
+    assert harness.blocks_free() == 1
+    # The child wants a copy and one block more; the parent, last in the call, now needs a copy.
+    assert harness.append({child: 6, parent: 1}) == [False, True]
+    assert copies(harness) == 1
 
 
 def test_a_lane_that_needs_no_block_goes_on_when_there_is_none() -> None:

@@ -9,6 +9,7 @@ import pytest
 from cache.harness import LANES, SMALL, Harness
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.cache.state import (
+    BAD_LENGTH,
     DUPLICATE_BRANCH,
     OUT_OF_SLOTS,
     SLOT_IN_USE,
@@ -147,3 +148,75 @@ def test_a_chain_of_a_hundred_forks_can_be_freed_in_any_order() -> None:
     for first in range(0, len(chain), LANES):
         harness.free(middle_out[first : first + LANES])
     assert harness.blocks_free() == config.num_blocks
+
+
+def test_a_child_of_part_of_its_parent_shares_the_block_that_it_ends_in() -> None:
+    harness = Harness()
+    (parent,) = harness.open()
+    harness.append({parent: 6})
+    harness.append({parent: 5})  # 4 + 4 + 3 tokens
+    free = harness.blocks_free()
+    children = harness.fork([parent] * 4, None, [0, 3, 4, 6])
+    assert harness.blocks_free() == free
+    held = harness.tokens(parent)
+    assert [harness.tokens(child) for child in children] == [held[:n] for n in (0, 3, 4, 6)]
+    assert harness.ledger()["reused"] == 0 + 3 + 4 + 6
+    # Two of them end inside a block that the parent has tokens in behind theirs.
+    harness.append(dict.fromkeys(children, 1))
+    assert harness.ledger()["blocks_copied"] == 2
+    assert harness.tokens(parent) == held
+
+
+def test_a_parent_cut_into_a_shared_block_copies_it_before_it_writes() -> None:
+    harness = Harness()
+    (parent,) = harness.open()
+    harness.append({parent: 6})
+    (child,) = harness.fork([parent])
+    held = harness.tokens(child)
+    assert harness.truncate({parent: 1}) == [True]
+    harness.append({parent: 2})
+    assert harness.tokens(child) == held
+    assert harness.ledger()["blocks_copied"] == 1
+
+
+def test_holders_at_different_offsets_of_a_block_write_in_one_call() -> None:
+    harness = Harness()
+    (parent,) = harness.open()
+    harness.append({parent: 4})
+    children = harness.fork([parent] * 3, None, [1, 2, 3])
+    harness.truncate({parent: 2})
+    harness.append(dict(zip([*children, parent], (2, 5, 1, 3), strict=True)))
+    assert harness.ledger()["blocks_copied"] == 3
+
+
+def test_truncating_gives_back_the_blocks_beyond_the_cut() -> None:
+    harness = Harness()
+    first, second = harness.open(2)
+    harness.append({first: 6, second: 6})
+    harness.append({first: 6, second: 6})
+    (child,) = harness.fork([first])
+    free = harness.blocks_free()
+    harness.truncate({first: 5, second: 4, child: 12})
+    assert harness.blocks_free() == free + 2  # of the second; the child holds the first's
+    harness.truncate({child: 0})
+    assert harness.blocks_free() == free + 2 + 1
+    assert harness.truncate({child: 0}) == [True]
+
+
+def test_a_branch_cannot_be_cut_to_more_than_it_holds() -> None:
+    harness = Harness()
+    first, second = harness.open(2)
+    harness.append({first: 3, second: 3})
+    assert harness.truncate({first: 4, second: 2}) == [False, True]
+    assert harness.fork([first, first, second], None, [4, -1, 2])[:2] == [-1, -1]
+    assert harness.misuse == BAD_LENGTH
+    assert len(harness.tokens(first)) == 3
+
+
+def test_a_flagged_branch_stays_flagged_when_it_is_cut() -> None:
+    harness = Harness()
+    (branch,) = harness.open()
+    for count in (6, 6, 6):
+        harness.append({branch: count})
+    harness.truncate({branch: 4})
+    assert harness.append({branch: 1}) == [False]

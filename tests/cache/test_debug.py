@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import pytest
+from jax import Array
 
 from cache.harness import LANES, SMALL, Harness, inspect
 from dendrite_jax.cache import Cache
@@ -29,6 +30,17 @@ def tree() -> Cache:
     return harness.cache
 
 
+def with_array(name: str, change: Callable[[Array], Array]) -> Callable[[Cache], Cache]:
+    """A damage to an array of the only group of layers."""
+
+    def damage(cache: Cache) -> Cache:
+        (group,) = cache.pool.groups
+        arrays = {**group.arrays, name: change(group.arrays[name])}
+        return cache.replace(pool=cache.pool.replace(groups=(group.replace(arrays=arrays),)))
+
+    return damage
+
+
 def with_pool(**fields: Callable[[Cache], object]) -> Callable[[Cache], Cache]:
     """A damage to the named pool fields."""
     return lambda cache: cache.replace(
@@ -38,15 +50,15 @@ def with_pool(**fields: Callable[[Cache], object]) -> Callable[[Cache], Cache]:
 
 DAMAGES: dict[str, tuple[Callable[[Cache], Cache], set[str]]] = {
     "a key written into a guard": (
-        with_pool(k=lambda c: c.pool.k.at[1, GUARD, 0, 3, 1].add(0.5)),
+        with_array("k", lambda k: k.at[1, GUARD, 0, 3, 1].add(0.5)),
         {"guard_damaged"},
     ),
     "a value written into a guard": (
-        with_pool(v=lambda c: c.pool.v.at[0, GUARD, 0, 0, 0].set(0)),
+        with_array("v", lambda v: v.at[0, GUARD, 0, 0, 0].set(0)),
         {"guard_damaged"},
     ),
     "a NaN in a guard": (
-        with_pool(v=lambda c: c.pool.v.at[0, -1, 0, 0, 0].set(jnp.nan)),
+        with_array("v", lambda v: v.at[0, -1, 0, 0, 0].set(jnp.nan)),
         {"guard_damaged"},
     ),
     "a token written into a guard": (
@@ -103,10 +115,8 @@ def test_a_sound_cache_passes(tree: Cache) -> None:
 
 
 def test_the_exception_lists_every_broken_invariant(tree: Cache) -> None:
-    damaged = tree.replace(
-        pool=tree.pool.replace(k=tree.pool.k.at[:, GUARD].set(0)),
-        length=tree.length.at[ROOT].set(9),
-    )
+    damaged = with_array("k", lambda k: k.at[:, GUARD].set(0))(tree)
+    damaged = damaged.replace(length=tree.length.at[ROOT].set(9))
     with pytest.raises(CacheCorrupted, match=r"broken: uncovered_length, guard_damaged$"):
         check(damaged)
 

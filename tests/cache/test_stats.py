@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -50,24 +48,22 @@ def test_a_tree_of_three_branches() -> None:
 
 
 def test_bytes_are_those_of_the_dtype_and_block_size() -> None:
-    shape: dict[str, Any] = {"num_layers": 3, "num_kv_heads": 2, "head_dim": 8}
+    shape = kv.uniform_shape(num_layers=3, num_kv_heads=2, head_dim=8)
     config = CacheConfig(num_blocks=5, num_slots=2, max_context=64)
 
     @jax.jit
     def one_token() -> kv.CacheStats:
-        cache, ids = kv.open_branches(
-            kv.init(config, dtype=jnp.bfloat16, **shape), jnp.ones(1, bool)
-        )
+        cache, ids = kv.open_branches(kv.init(config, shape, dtype=jnp.bfloat16), jnp.ones(1, bool))
         cache, _ = kv.append(cache, ids, jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
         return kv.stats(cache)
 
     block = 2 * 3 * 2 * 16 * 8 * 2
     assert one_token().bytes_used == block
-    assert kv.block_bytes(dtype=jnp.bfloat16, **shape) == block
-    assert kv.block_bytes(dtype=jnp.float32, block_size=4, **shape) == block // 2
+    assert kv.block_bytes(shape, dtype=jnp.bfloat16) == block
+    assert kv.block_bytes(shape, dtype=jnp.float32, block_size=4) == block // 2
 
 
 def test_guard_blocks_are_not_counted() -> None:
     plain = CacheConfig(**{**vars(SMALL), "debug": False})
-    with_guards, without = (kv.stats(kv.init(c, **MODEL_SHAPE)) for c in (SMALL, plain))
+    with_guards, without = (kv.stats(kv.init(c, MODEL_SHAPE)) for c in (SMALL, plain))
     assert jax.device_get(with_guards) == jax.device_get(without)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -50,10 +52,30 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "state", state)
     other = CacheConfig(num_blocks=20, num_slots=6, max_context=32, block_size=4, debug=True)
     like = jax.eval_shape(lambda: engine.init(MODEL, other))
-    with pytest.raises(ValueError, match=r"cache.pool.k was saved with shape"):
+    with pytest.raises(ValueError, match=r"cache.pool.groups.0.arrays.k was saved with shape"):
         checkpoints.restore(tmp_path / "state", like)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         checkpoints.restore(tmp_path / "nowhere", forked_state()[0])
+
+
+@pytest.fixture(scope="module")
+def saved_on_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose arrays were spread over four devices."""
+    folder = tmp_path_factory.mktemp("sharded") / "state"
+    run_on_devices("save", 4, folder)
+    return folder
+
+
+def run_on_devices(command: str, devices: int, folder: Path) -> None:
+    script = Path(__file__).parent / "sharded_states.py"
+    subprocess.run([sys.executable, script, command, str(devices), folder], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_a_state_is_restored_to_the_devices_that_are_asked_for(
+    saved_on_four: Path, devices: int
+) -> None:
+    run_on_devices("restore", devices, saved_on_four)

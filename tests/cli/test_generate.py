@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from cli.conftest import Dendrite
 
 NEW = 6
+COMPILES = "dendrite: compiling and running the prompt\n"
 SIZES = ("--max-new-tokens", str(NEW), "--max-context", "64")
 
 
@@ -33,9 +35,15 @@ def test_greedy_continuations_are_equal_and_the_prompt_is_run_once(
     assert stats["forks"] == 2
     assert stats["generated"] == 2 * NEW
     assert stats["reused"] == 2 * stats["prefilled"]
+    assert 0 < printed["seconds_without_compilation"] < printed["seconds"]
+    assert printed["command"] == "dendrite generate"
+    given = {"model": checkpoint, "prompt": "The tree", "num_branches": 2, "temperature": 0.0}
+    asked = {"max_new_tokens": NEW, "max_context": 64, "seed": 0, "top_k": None}
+    assert {**printed["options"], **given, **asked} == printed["options"]
+    assert printed["environment"]["packages"]["jax"] == jax.__version__
 
     shown = dendrite("generate", "--model", checkpoint, *arguments)
-    assert (shown.code, shown.err) == (0, "")
+    assert (shown.code, shown.err) == (0, COMPILES)
     assert shown.out == "\n\n".join(2 * [f"The tree{first['text']}"]) + "\n"
 
 

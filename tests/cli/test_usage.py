@@ -65,6 +65,8 @@ def test_a_group_without_a_command_prints_its_help(dendrite: Dendrite, command: 
         (["guess"], "No such command 'guess'"),
         (["generate", "--prompt", "x"], "Missing option '--model'"),
         (["generate", "--model", "nowhere", "--prompt", "x"], "nowhere: neither a folder nor"),
+        (["generate", "--model", "", "--prompt", "x"], "model is ''; it must be a folder or a hub"),
+        (["search", "--model", " ", "--prompt", "x"], "model is ' '; it must be a folder or a hub"),
         (["generate", "--model", "x", "--prompt", "x", "-n", "0"], "-n is 0; .*at least 1"),
         (["generate", "--model", "x", "--prompt", "x", "--dtype", "int8"], "'int8' is not one of"),
     ],
@@ -102,6 +104,8 @@ def test_info_says_what_there_is(dendrite: Dendrite) -> None:
     ]
     assert all(device["free_bytes"] > 0 for device in facts["devices"])
     assert facts["compilation_cache"] is None  # turned off by the fixture
+    assert facts["command"] == "dendrite info"
+    assert facts["options"] == {"as_json": True}
 
     shown = dendrite("info")
     assert shown.code == 0

@@ -41,7 +41,8 @@ def process(logits: np.ndarray, knobs: Knobs, seen: Set[int]) -> Processed:
     if knobs.temperature > 0:
         values = values / knobs.temperature
     ranking = np.argsort(-values, kind="stable").tolist()
-    kept = ranking[: knobs.top_k]
+    least = values[ranking[min(knobs.top_k, len(ranking)) - 1]]
+    kept = [token for token in ranking if values[token] >= least]  # equals of the kth are kept too
     margin = np.inf
 
     probability = _softmax(values, kept)

@@ -38,7 +38,7 @@ from engine.constraint_programs import (
     prompt,
     stacked,
 )
-from engine.programs import LANES, branch_tokens, fork, pad, step
+from engine.programs import LANES, branch_tokens, fork, pad, rewind, step, truncate
 
 PROMPTS = ["a", "{", "name", "12"]
 NESTED = 'start: item\nitem: "a" | "[" item ("," item)* "]"\n'
@@ -241,12 +241,35 @@ def test_a_restored_state_goes_on_in_another_lazy_grammar(tmp_path: Path) -> Non
     fresh = lazy_grammar()
     restored = checkpoints.restore(tmp_path / "state", started(fresh)[0])
     restored = resume_grammar(fresh, restored, ids[:3], lanes_of(begun)[:3], INDEX[:3])
-    _, found, exits = run(fresh, restored, ids)
+    lengths = restored.cache.length[ids]
+    restored, found, exits = run(fresh, restored, ids)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     np.testing.assert_array_equal(found.finish, expected.finish)
     assert exits > 0
+    # Where a text began is known still: a branch that is cut is where it was.
+    restored, cut = truncate(restored, ids, lengths)
+    assert cut.all()
+    restored, _ = rewind(model(), restored, ids)
+    _, again, _ = run(fresh, restored, ids)
+    np.testing.assert_array_equal(again.tokens, found.tokens)
     with pytest.raises(gr.GrammarError, match="token 0: the grammar does not allow"):
         resume_grammar(fresh, started(fresh)[0], ids[:1], [[TOKENS.index(b")")]])
+
+
+def test_a_branch_is_not_cut_to_where_its_table_cannot_tell_its_place() -> None:
+    state, ids = started(known(), 5)
+    prompts = state.cache.length[ids]
+    state, out, _ = run(known(), state, ids)
+    grown, held = state.constraint.table, prompts + out.length
+    state = engine.with_table(state, lazy_grammar().table)  # of the same numbers, and no edge
+    state, cut = truncate(state, ids, prompts + 1)
+    assert cut.tolist() == [False, False, False, True]
+    assert state.cache.length[ids].tolist() == [*held[:3].tolist(), prompts[3] + 1]
+    assert state.constraint.num_wanted == 3
+    state, children = fork(state, pad(ids), prompts + 1)
+    assert (np.asarray(children) >= 0).tolist() == [False, False, False, True]
+    state, cut = truncate(engine.with_table(state, grown), ids, prompts + 1)
+    assert cut.all()
 
 
 @pytest.mark.slow

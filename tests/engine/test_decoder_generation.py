@@ -88,7 +88,7 @@ def test_forks_in_the_middle_of_a_block_go_their_own_ways() -> None:
 
 def test_the_loop_holds_one_pool() -> None:
     config = CacheConfig(num_blocks=16384, num_slots=12, max_context=CACHE.max_context)
-    pool_bytes = config.num_blocks * block_bytes(dtype=jnp.float32, **MODEL.kv_shape)
+    pool_bytes = config.num_blocks * block_bytes(MODEL.kv_shape, dtype=jnp.float32)
     state = jax.eval_shape(lambda: engine.init(MODEL, config))
     ids = jax.ShapeDtypeStruct((LANES,), jnp.int32)
     temperature = jax.ShapeDtypeStruct((LANES,), jnp.float32)

@@ -11,7 +11,7 @@ from dendrite_jax import engine
 from dendrite_jax.cache import BranchError, CacheConfig, debug, raise_errors
 from dendrite_jax.cache.state import CONTEXT_FULL, OUT_OF_BLOCKS
 from dendrite_jax.engine import length_bucket
-from dendrite_jax.engine.step import PREFILL_CHUNK
+from dendrite_jax.kernels.dispatch import PREFILL_CHUNK
 from engine.programs import (
     DECODER_TOLERANCE,
     LANES,
@@ -153,3 +153,30 @@ def test_the_next_logits_are_those_of_the_last_call() -> None:
     again = next_logits(MODEL, state, pad([ids[2], -1, ids[0]]))
     for lane in (0, 2):
         np.testing.assert_array_equal(stepped.logits[lane], again[lane])
+
+
+def test_chunks_of_a_prompt_that_cannot_fit_leave_the_room_to_its_neighbour() -> None:
+    model = bigram()
+    config = CacheConfig(num_blocks=5, num_slots=2, max_context=112, block_size=16)
+    state = engine.init(model, config)
+    state, ids = engine.open_branches(state, jax.random.split(jax.random.key(0), 2))
+    tokens = np.full((2, 96), 3)
+    state, stepped = prefill(model, state, ids, tokens, np.array([96, 40]), chunk=16)
+    assert stepped.ok.tolist() == [False, True]
+    assert state.cache.length.tolist() == [0, 40]
+    assert state.cache.error.tolist() == [OUT_OF_BLOCKS, 0]
+    assert int(np.sum(state.cache.pool.ref_count)) == 3
+    assert state.cache.ledger.totals()["prefilled"] == 40
+    np.testing.assert_array_equal(stepped.logits[1], model.table[3])
+
+
+def test_chunks_of_a_prompt_that_cannot_fit_take_nothing() -> None:
+    model = bigram()
+    config = CacheConfig(num_blocks=3, num_slots=1, max_context=112, block_size=16)
+    state = engine.init(model, config)
+    state, ids = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
+    state, stepped = prefill(model, state, ids, np.full((1, 60), 3), np.array([60]), chunk=16)
+    assert stepped.ok.tolist() == [False]
+    assert state.cache.length.tolist() == [0]
+    assert int(np.sum(state.cache.pool.ref_count)) == 0
+    assert state.cache.ledger.totals()["prefilled"] == 0

@@ -21,10 +21,12 @@ from engine.programs import (
     free,
     next_logits,
     pad,
+    rewind,
     run_prefill,
     start,
     step,
     tiny_decoder,
+    truncate,
 )
 from models.dense_decoder import dense_logits
 
@@ -33,7 +35,7 @@ TOKEN = st.integers(0, MODEL.vocab_size - 1)
 
 
 class BranchMachine(RuleBasedStateMachine):
-    """Random prefills, steps, forks and frees over one pool, blocks of 4 tokens."""
+    """Random prefills, steps, forks, cuts and frees over one pool, blocks of 4 tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,6 +75,25 @@ class BranchMachine(RuleBasedStateMachine):
         parents = pad(self.draw_live(data, unique=False))
         self.state, children = fork(self.state, parents)
         self.books.fork(parents.tolist(), None, children.tolist())
+
+    @precondition(lambda self: self.books.branches)
+    @rule(data=st.data())
+    def cut(self, data: st.DataObject) -> None:
+        """Truncates branches, or forks parts of them, and rewinds what comes of it."""
+        ids = self.draw_live(data, unique=True)
+        lengths = [len(self.books.branches[slot].tokens) for slot in ids]
+        kept = pad([data.draw(st.integers(0, length), label="kept") for length in lengths])
+        if data.draw(st.booleans(), label="truncate"):
+            self.state, cut = truncate(self.state, pad(ids), kept)
+            assert cut.tolist() == self.books.truncate(pad(ids).tolist(), kept.tolist())
+        else:
+            self.state, children = fork(self.state, pad(ids), kept)
+            self.books.fork(pad(ids).tolist(), None, children.tolist(), kept.tolist())
+            ids = children[: len(ids)].tolist()
+        ids = [slot for slot in ids if slot >= 0 and self.books.branches[slot].tokens]
+        self.state, stepped = rewind(MODEL, self.state, pad(ids))
+        assert stepped.ok.tolist() == (pad(ids) >= 0).tolist()
+        self.check_logits(ids, stepped.logits, [True] * len(ids))
 
     @precondition(lambda self: len(self.books.branches) > 3)
     @rule(data=st.data())

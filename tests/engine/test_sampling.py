@@ -89,9 +89,26 @@ def test_fields_that_are_none_are_off_and_scalars_serve_every_lane(one: dict[str
         assert_processed(found[lane], FIXED[lane], replace(NEUTRAL, **one), seen)
 
 
-def test_top_k_keeps_exactly_k_of_equal_logits() -> None:
-    found = processed(jnp.zeros((LANES, VOCAB)), Sampling(top_k=5))
-    assert np.isfinite(found).sum(axis=1).tolist() == [5] * LANES
+def test_top_k_keeps_the_equals_of_the_kth_too() -> None:
+    logits = np.zeros((LANES, VOCAB), np.float32)
+    logits[:, 4] = 2.0
+    logits[:, [1, 3, 8]] = 1.0
+    kept = [[4], [1, 3, 4, 8], [1, 3, 4, 8], list(range(VOCAB))]
+    found = processed(logits, Sampling(top_k=np.array([1, 2, 4, 5])))
+    assert [np.flatnonzero(np.isfinite(row)).tolist() for row in found] == kept
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 2e-38, 1e-37, 1e-30])
+def test_a_temperature_near_zero_takes_the_likeliest_token(temperature: float) -> None:
+    logits = np.array([[1, 3, 2, -5], [9e4, -9e4, 8.9e4, 0], [1e-30, 2e-30, 0, -1], [0, 0, 0, 0]])
+    logits[0, 3] = -np.inf
+    sampling = Sampling(temperature=np.float32(temperature), top_p=0.9, min_p=0.1)
+    found = drawn(logits.astype(np.float32), words(range(LANES)), np.arange(LANES), sampling)
+    assert found.token[:2].tolist() == [1, 0]
+    assert np.isfinite(found.logprob).all()
+    assert np.isfinite(found.raw_logprob).all()
+    kept = processed(logits.astype(np.float32), sampling)
+    assert np.isfinite(kept[3]).all()  # equals stay equal
 
 
 def test_top_p_keeps_the_likeliest_token_however_small() -> None:

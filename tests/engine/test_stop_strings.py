@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_jax.engine import StopRules, StopStrings, can_match, compile_stop_strings
-from dendrite_jax.engine.stopping import RUNNING, STOP_STRING, STOP_TOKEN, advance_stop
+from dendrite_jax.engine.stopping import MATCHED, RUNNING, STOP_STRING, STOP_TOKEN, advance_stop
 
 advance = jax.jit(advance_stop)
 
@@ -34,7 +34,7 @@ def walk(table: StopStrings, tokens: Sequence[int]) -> int | None:
     next_state, state = np.asarray(table.next_state), 0
     for count, token in enumerate(tokens, start=1):
         state = next_state[state, token]
-        if state == table.matched:
+        if state == MATCHED:
             return count
     return None
 

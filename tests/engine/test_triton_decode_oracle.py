@@ -14,6 +14,7 @@ from dendrite_jax import engine
 from dendrite_jax.benchmarks.harness.shapes import SHAPES, random_model
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GenerateConfig, Sampling, StopRules
+from dendrite_jax.kernels.policy import KernelPolicy
 from dendrite_jax.kernels.tree_attention import gpu
 from dendrite_jax.models import Decoder
 from kernels.interpreter import interpreted  # noqa: F401
@@ -43,8 +44,8 @@ def test_a_loop_generates_what_plain_xla_does(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(gpu, "tree_tiles", small_tiles)
     monkeypatch.setitem(SHAPES, "windowed", WINDOWED)
     model = random_model("windowed", jnp.float32)
-    tokens, length, logprobs = search(model.replace(implementation="triton"))
-    want_tokens, want_length, want_logprobs = search(model.replace(implementation="xla"))
+    tokens, length, logprobs = search(model.replace(policy=KernelPolicy("triton")))
+    want_tokens, want_length, want_logprobs = search(model.replace(policy=KernelPolicy("xla")))
     np.testing.assert_array_equal(tokens, want_tokens)
     np.testing.assert_array_equal(length, want_length)
     np.testing.assert_allclose(logprobs, want_logprobs, rtol=0, atol=1e-4)

@@ -11,6 +11,7 @@ import pytest
 
 from dendrite_jax.grammar.compiler import GrammarCompiler
 from dendrite_jax.grammar.grammar import Grammar
+from grammar.excuses import excuse_for
 from grammar.oracle import schema_matcher
 from grammar.schema_cases import SCHEMAS
 from grammar.vocabularies import byte_level
@@ -69,6 +70,9 @@ def test_generations_are_valid(compiler: GrammarCompiler, name: str) -> None:
 def test_llguidance_accepts_generations(compiler: GrammarCompiler, name: str) -> None:
     grammar = compiler.compile(Grammar.from_json_schema(SCHEMAS[name]))
     root = schema_matcher(SCHEMAS[name])
-    end = byte_level().eos_ids[0]
+    end, token_bytes = byte_level().eos_ids[0], byte_level().token_bytes
     for tokens in random_generations(grammar, 50, FREE_STEPS, seed=7):
-        assert root.deep_copy().validate_tokens([*tokens, end]) == len(tokens) + 1
+        taken = root.deep_copy().validate_tokens([*tokens, end])
+        if taken <= len(tokens):
+            text = b"".join(token_bytes[token] or b"" for token in [*tokens, end][: taken + 1])
+            assert excuse_for(name)(text, True), text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ term: factor (("*"|"/") factor)*
 factor: NUM | "(" expr ")"
 NUM: /[0-9]{1,3}(\.[0-9]{1,2})?/
 """
-TREE = {
+TREE: dict[str, Any] = {
     "$defs": {
         "node": {
             "type": "object",
@@ -253,6 +254,19 @@ def test_choices_are_taken_as_they_are(compiler: gr.GrammarCompiler, texts: list
         lazy.state_after(b"axb")
 
 
+def test_keywords_that_mean_nothing_are_kept_from_llguidance(compiler: gr.GrammarCompiler) -> None:
+    node = TREE["$defs"]["node"]
+    leaf = {"if": {}, "not": False, "type": "boolean"}
+    properties = {**node["properties"], "v": leaf, "w": {"not": {}}}
+    schema = {**node, "properties": properties, "dependencies": {}, "uniqueItems": False}
+    grammar = gr.Grammar.from_json_schema({**TREE, "$defs": {"node": schema}})
+    lazy = gr.LazyGrammar(compiler, [grammar], max_nodes=256, max_masks=64)
+    text = b'{"v":true,"next":[{"v":false}]}'
+    assert lazy.state_after([*text, END]) == gr.DONE_STATE
+    with pytest.raises(gr.GrammarError, match="does not allow"):
+        lazy.state_after(b'{"v":true,"w"')
+
+
 def test_user_settings_are_kept(compiler: gr.GrammarCompiler) -> None:
     text = '%llguidance {"allow_invalid_utf8": true}\nstart: "a" /b*/'
     assert gr.LazyGrammar(compiler, [lark(text)], max_nodes=16, max_masks=8).nodes == 1
@@ -272,7 +286,7 @@ def test_user_settings_are_kept(compiler: gr.GrammarCompiler) -> None:
         (gr.Grammar.from_regex("a^b|c"), "^invalid regex grammar: [^\n]*$"),
         (gr.Grammar.from_lark("%llguidance {no}\nstart: /a/"), "%llguidance line is not JSON"),
         (gr.Grammar.from_regex("(?=a)"), "lookahead"),
-        (gr.Grammar.from_json_schema({"not": {}}), "keyword 'not'"),
+        (gr.Grammar.from_json_schema({"not": {"type": "null"}}), "keyword 'not'"),
         (gr.Grammar.from_json_schema({"$ref": "#"}), "allows no value"),
         (
             gr.Grammar.from_json_schema({"type": "array", "items": {"$ref": "#"}, "minItems": 1}),

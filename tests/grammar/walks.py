@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_jax.grammar.table.compiled import DEAD_STATE, DONE_STATE, CompiledGrammar
-from grammar.oracle import mask_of, unpacked
+from grammar.oracle import Excuse, mask_of, no_excuse, unpacked
 from grammar.vocabularies import byte_level
 
 
@@ -48,11 +48,16 @@ def random_generations(
 
 
 def walk_beside(
-    grammar: CompiledGrammar, root: llguidance.LLMatcher, free_steps: int, seed: int
+    grammar: CompiledGrammar,
+    root: llguidance.LLMatcher,
+    free_steps: int,
+    seed: int,
+    excused: Excuse = no_excuse,
 ) -> list[str]:
     """Takes one random walk to the end with llguidance; returns the first differences in words.
 
-    llguidance's mask chooses for `free_steps` tokens; then the shortest way to the end is taken.
+    What both allow is chosen from for `free_steps` tokens; then the shortest way to the end is
+    taken. The walk ends where that way is not llguidance's and the difference is `excused`.
     """
     rng = np.random.default_rng(seed)
     next_state = np.asarray(grammar.next_state)
@@ -61,19 +66,28 @@ def walk_beside(
     closing = _closing_tokens(next_state, token_class)
     end = byte_level().eos_ids[0]
     here, state = root.deep_copy(), int(grammar.start[0])
-    taken: list[int] = []
+    token_bytes = byte_level().token_bytes
+    text, steps = b"", 0
     while state != DONE_STATE:
         ours, theirs = unpacked(bitmask[mask_id[state]]), mask_of(here)
-        if (ours != theirs).any():
-            return [f"after {taken}: token {token}" for token in np.flatnonzero(ours != theirs)]
-        token = int(rng.choice(np.flatnonzero(theirs)))
-        if len(taken) >= free_steps:
-            token = int(closing[state])
+        different = [
+            f"after {text!r}: token {token_bytes[token]!r}"
+            for token in np.flatnonzero(ours != theirs)
+            if not excused(text + (token_bytes[token] or b""), bool(ours[token]))
+        ]
+        if different:
+            return different
+        token = int(closing[state])
+        if steps < free_steps:
+            token = int(rng.choice(np.flatnonzero(ours & theirs)))
+        elif not theirs[token]:
+            return []
         if token != end and not here.consume_token(token):
-            return [f"after {taken}: llguidance does not take token {token}"]
-        taken.append(token)
+            return [f"after {text!r}: llguidance does not take token {token_bytes[token]!r}"]
+        text += token_bytes[token] or b""
+        steps += 1
         state = int(next_state[state, token_class[token]])
-    return [] if here.is_accepting() else [f"after {taken}: llguidance does not end"]
+    return [] if here.is_accepting() else [f"after {text!r}: llguidance does not end"]
 
 
 def _closing_tokens(

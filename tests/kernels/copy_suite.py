@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dendrite_jax.kernels.copy_blocks import copy_blocks
+from dendrite_jax.kernels.policy import Implementation, KernelPolicy
 
 LAYERS, BLOCKS = 3, 20
 SOURCE = np.array([4, 0, 4, 2], np.int32)
@@ -37,10 +38,10 @@ def oracle(pool: Any, source: np.ndarray, destination: np.ndarray) -> np.ndarray
 class CopyBlocksSuite:
     """Against copies in plain Python; they are exact."""
 
-    implementation: ClassVar[str]
+    implementation: ClassVar[Implementation]
 
     def copy(self, *arrays: Any) -> Any:
-        return jax.jit(partial(copy_blocks, implementation=self.implementation))(*arrays)
+        return jax.jit(partial(copy_blocks, policy=KernelPolicy(self.implementation)))(*arrays)
 
     @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
     def test_copies_all_layers_and_nothing_else(self, dtype: str) -> None:

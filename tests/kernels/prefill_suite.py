@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dendrite_jax.kernels.paged_prefill import paged_prefill
+from dendrite_jax.kernels.policy import Implementation, KernelPolicy
 from kernels.dense import assert_close, paged_oracle, wide
 
 LAYERS, LAYER = 2, 1
@@ -68,7 +69,7 @@ def operands(case: Case, seed: int = 0) -> tuple[jax.Array, jax.Array, jax.Array
     return q, k, v
 
 
-@partial(jax.jit, static_argnames=("implementation", "scale", "window", "softcap"))
+@partial(jax.jit, static_argnames=("policy", "scale", "window", "softcap"))
 def attend(q: Any, k: Any, v: Any, table: Any, start: Any, **options: Any) -> Any:
     """Paged prefill of LAYER."""
     return paged_prefill(q, k, v, LAYER, table, start, **options)
@@ -77,10 +78,10 @@ def attend(q: Any, k: Any, v: Any, table: Any, start: Any, **options: Any) -> An
 class PagedPrefillSuite:
     """Against dense float64."""
 
-    implementation: ClassVar[str]
+    implementation: ClassVar[Implementation]
 
     def attend(self, q: Any, k: Any, v: Any, table: Any, start: Any, **options: Any) -> Any:
-        return attend(q, k, v, table, start, implementation=self.implementation, **options)
+        return attend(q, k, v, table, start, policy=KernelPolicy(self.implementation), **options)
 
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     def test_matches_dense_float64(self, case: Case) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dendrite_jax.kernels.policy import Implementation, KernelPolicy
 from dendrite_jax.kernels.rope_append import rope_append
 from kernels.dense import BOUNDS, wide
 
@@ -86,7 +87,7 @@ def mapped_axes(**mapped: Any) -> Any:
 class RopeAppendSuite:
     """Against float64."""
 
-    implementation: ClassVar[str]
+    implementation: ClassVar[Implementation]
 
     def append(self, arrays: Operands, block: Any, offset: Any) -> Any:
         return rotated(arrays, block, offset, self.implementation)
@@ -156,7 +157,7 @@ class RopeAppendSuite:
 
 
 @partial(jax.jit, static_argnums=3)
-def rotated(arrays: Operands, block: Any, offset: Any, implementation: str) -> Any:
+def rotated(arrays: Operands, block: Any, offset: Any, implementation: Implementation) -> Any:
     """Queries and pools, written at LAYER."""
     q_norm, k_norm = arrays.norms
     return rope_append(
@@ -170,5 +171,5 @@ def rotated(arrays: Operands, block: Any, offset: Any, implementation: str) -> A
         q_norm=q_norm,
         k_norm=k_norm,
         eps=EPS,
-        implementation=implementation,
+        policy=KernelPolicy(implementation),
     )

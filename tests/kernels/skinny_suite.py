@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dendrite_jax.kernels.policy import Implementation, KernelPolicy
 from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, residual_matmul, skinny_matmul
 from kernels.dense import BOUNDS, wide
 
@@ -110,10 +111,10 @@ def assert_close(got: jax.Array, want: np.ndarray, bound: float) -> None:
 class SkinnyMatmulSuite:
     """Against float64."""
 
-    implementation: ClassVar[str]
+    implementation: ClassVar[Implementation]
 
     def multiply(self, x: Any, weight: Any, **options: Any) -> jax.Array:
-        return skinny_matmul(x, weight, implementation=self.implementation, **options)
+        return skinny_matmul(x, weight, policy=KernelPolicy(self.implementation), **options)
 
     @pytest.mark.parametrize("swiglu", [False, True])
     @pytest.mark.parametrize("fused", [False, True])
@@ -164,10 +165,12 @@ class SkinnyMatmulSuite:
 class ResidualMatmulSuite:
     """Against float64: the sum, and the norm unless it is left to the next product."""
 
-    implementation: ClassVar[str]
+    implementation: ClassVar[Implementation]
 
     def multiply(self, x: Any, residual: Any, weight: Any, **options: Any) -> Any:
-        return residual_matmul(x, residual, weight, implementation=self.implementation, **options)
+        return residual_matmul(
+            x, residual, weight, policy=KernelPolicy(self.implementation), **options
+        )
 
     def check(self, arguments: dict[str, Any], bound: float) -> None:
         y, normed = self.multiply(**arguments)

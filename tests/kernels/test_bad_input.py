@@ -12,8 +12,9 @@ import pytest
 
 from dendrite_jax.kernels.append_kv import append_kv
 from dendrite_jax.kernels.copy_blocks import copy_blocks
-from dendrite_jax.kernels.dispatch import UnsupportedError, choose_implementation
+from dendrite_jax.kernels.dispatch import UnsupportedError, choose_implementation, prefill_chunk
 from dendrite_jax.kernels.paged_prefill import paged_prefill
+from dendrite_jax.kernels.policy import KernelPolicy
 from dendrite_jax.kernels.rope_append import rope_append
 from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
 from dendrite_jax.kernels.verify_attention import verify_attention
@@ -74,7 +75,7 @@ def trace(kernel: Callable[..., Any], **changes: Any) -> None:
     jax.eval_shape(lambda arrays: kernel(**arrays, **static), arrays)
 
 
-STATIC = {"layer", "window", "softcap", "implementation"}
+STATIC = {"layer", "window", "softcap", "policy"}
 
 ATTENTION = [tree_attention, paged_prefill, verify_attention]
 
@@ -176,25 +177,44 @@ def test_a_plan_of_other_shapes(table: Any, length: Any, message: str) -> None:
         make_plan(table, length, POOLS["k_pool"], 4)
 
 
-@pytest.mark.parametrize("kernel", [k for k in CALLS if k is not append_kv])
-def test_an_implementation_that_does_not_exist(kernel: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match=r"'cuda' is not one of \('triton', 'xla'\)"):
-        trace(kernel, implementation="cuda")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"implementation": "cuda"}, r"is 'cuda', which is not one of \('triton', 'xla'\)"),
+        ({"prefill_chunk": 0}, "prefill_chunk is 0; it must be at least 1, or None"),
+    ],
+)
+def test_a_policy_that_can_not_be(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        KernelPolicy(**fields)
 
 
 @pytest.mark.parametrize("kernel", [k for k in CALLS if k is not append_kv])
 def test_triton_is_refused_where_it_cannot_run(kernel: Callable[..., Any]) -> None:
     """Not installed at all, or without jax-triton; nothing falls back silently."""
     reason = "Triton is not installed|needs a CUDA device and jax-triton"
-    with pytest.raises(UnsupportedError, match=rf"({reason}).*implementation='xla' runs"):
-        trace(kernel, implementation="triton")
+    with pytest.raises(UnsupportedError, match=rf"({reason}).*implementation='xla'\) runs"):
+        trace(kernel, policy=KernelPolicy("triton"))
 
 
 def test_the_platform_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert choose_implementation(None) == "triton"
-    assert choose_implementation("xla") == "xla"
+    assert choose_implementation(KernelPolicy()) == "triton"
+    assert choose_implementation(KernelPolicy("xla")) == "xla"
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     with pytest.raises(UnsupportedError, match="no kernels for platform 'tpu': they exist for"):
-        choose_implementation(None)
+        choose_implementation(KernelPolicy())
+
+
+@pytest.mark.parametrize(
+    ("platform", "lanes", "expected"),
+    [("cpu", 1, 512), ("cpu", 100, 512), ("gpu", 1, 4096), ("gpu", 4, 1024), ("gpu", 100, 512)],
+)
+def test_the_prefill_chunk_is_the_policys_or_the_platforms(
+    monkeypatch: pytest.MonkeyPatch, platform: str, lanes: int, expected: int
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert prefill_chunk(KernelPolicy(), lanes) == expected
+    assert prefill_chunk(KernelPolicy("xla"), lanes) == expected
+    assert prefill_chunk(KernelPolicy(prefill_chunk=7), lanes) == 7

@@ -12,6 +12,7 @@ import pytest
 from dendrite_jax.kernels.dispatch import UnsupportedError
 from dendrite_jax.kernels.paged_prefill import gpu, paged_prefill
 from dendrite_jax.kernels.paged_prefill.shapes import PrefillTiles
+from dendrite_jax.kernels.policy import KernelPolicy
 from kernels.dense import assert_close, paged_oracle, wide
 from kernels.interpreter import interpreted  # noqa: F401
 from kernels.prefill_suite import (
@@ -44,7 +45,7 @@ def test_tuned_tiles_match_dense_float64(queries: int) -> None:
     start = np.minimum(START, 16 * MAX_BLOCKS - queries)
     table = tables(16 * MAX_BLOCKS - int(START.max()))
     q, k, v = operands(Case(queries))
-    compute = jax.jit(partial(paged_prefill, implementation="triton"), static_argnums=3)
+    compute = jax.jit(partial(paged_prefill, policy=KernelPolicy("triton")), static_argnums=3)
     got = compute(q, k, v, LAYER, table, start)
     assert_close(got, paged_oracle(wide(q), wide(k), wide(v), LAYER, table, start), "float32")
 
@@ -53,4 +54,4 @@ def test_refuses_what_the_kernel_lacks() -> None:
     pool = jnp.zeros((1, 4, 1, 16, 80))
     q, table, start = jnp.zeros((2, 3, 4, 80)), jnp.zeros((2, 2), int), jnp.zeros(2, int)
     with pytest.raises(UnsupportedError, match="head_dim 80: the kernel takes one of"):
-        paged_prefill(q, pool, pool, 0, table, start, implementation="triton")
+        paged_prefill(q, pool, pool, 0, table, start, policy=KernelPolicy("triton"))

@@ -13,6 +13,7 @@ import pytest
 
 from dendrite_jax.kernels.append_kv import append_kv
 from dendrite_jax.kernels.copy_blocks import copy_blocks
+from dendrite_jax.kernels.policy import KernelPolicy
 from kernels.copy_suite import DESTINATION, SOURCE, CopyBlocksSuite
 from kernels.copy_suite import pools as copy_pools
 from kernels.rope_suite import (
@@ -80,7 +81,7 @@ def _rotate_append(k_pool: Any, v_pool: Any) -> Any:
 
 def _copy(k_pool: Any, v_pool: Any) -> Any:
     places = jnp.asarray(SOURCE), jnp.asarray(DESTINATION)
-    return copy_blocks(k_pool, v_pool, *places, implementation="xla")
+    return copy_blocks(k_pool, v_pool, *places, policy=KernelPolicy("xla"))
 
 
 def _rope_pools() -> Any:

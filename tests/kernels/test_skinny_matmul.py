@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dendrite_jax.kernels.policy import KernelPolicy
 from dendrite_jax.kernels.skinny_matmul import residual_matmul, skinny_matmul
 from kernels.skinny_suite import (
     DEPTH,
@@ -28,8 +29,8 @@ class TestXlaResidual(ResidualMatmulSuite):
 
 def test_a_prefetch_changes_nothing() -> None:
     arguments = operands(2, 24)
-    hinted = skinny_matmul(**arguments, prefetch=jnp.ones((8, 8)), implementation="xla")
-    assert jnp.array_equal(hinted, skinny_matmul(**arguments, implementation="xla"))
+    hinted = skinny_matmul(**arguments, prefetch=jnp.ones((8, 8)), policy=KernelPolicy("xla"))
+    assert jnp.array_equal(hinted, skinny_matmul(**arguments, policy=KernelPolicy("xla")))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,6 @@ def test_a_prefetch_changes_nothing() -> None:
         ({"weight": np.zeros((7, 96), np.float32), "swiglu": True}, "7 rows"),
         ({"norm": np.zeros(95, np.float32)}, r"norm has shape \(95,\), not \(96,\)"),
         ({"bias": np.zeros(7, np.float32)}, r"bias has shape \(7,\), not \(8,\)"),
-        ({"implementation": "cuda"}, "'cuda' is not one of"),
     ],
 )
 def test_refuses_shapes_that_do_not_fit(change: dict[str, Any], message: str) -> None:

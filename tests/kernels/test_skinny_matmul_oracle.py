@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from dendrite_jax.kernels.dispatch import UnsupportedError
+from dendrite_jax.kernels.policy import KernelPolicy
 from dendrite_jax.kernels.skinny_matmul import gpu, residual_matmul, skinny_matmul
 from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks, depth_shares
 from kernels.dense import BOUNDS
@@ -64,14 +65,14 @@ def test_shares_of_the_depth_are_added_to_the_residual() -> None:
 @pytest.mark.parametrize("depth", [256, 1024, 12288])
 def test_tuned_row_blocks_cover_every_column(depth: int) -> None:
     arguments = operands(1, 8, depth=depth)
-    got = skinny_matmul(**arguments, implementation="triton")
+    got = skinny_matmul(**arguments, policy=KernelPolicy("triton"))
     assert_close(got, oracle(**arguments), BOUNDS["float32"])
 
 
 @pytest.mark.parametrize(("depth", "outputs"), [(96, 40), (1024, 96), (1280, 64)])
 def test_tuned_tiles_cover_every_column(depth: int, outputs: int) -> None:
     arguments = operands(4, outputs, depth=depth)
-    got = skinny_matmul(**arguments, implementation="triton")
+    got = skinny_matmul(**arguments, policy=KernelPolicy("triton"))
     assert_close(got, oracle(**arguments), BOUNDS["float32"])
 
 
@@ -83,7 +84,7 @@ def test_shares_of_the_depth_of_many_rows(rows: int, depth: int, shares: int, dt
     """XLA's product in shares, added up by the kernel that takes the norm."""
     arguments = residual_operands(rows, 24, depth=depth, dtype=dtype)
     assert depth_shares(rows, 24, depth) == shares
-    y, normed = residual_matmul(**arguments, implementation="triton")
+    y, normed = residual_matmul(**arguments, policy=KernelPolicy("triton"))
     want, want_normed = residual_oracle(**arguments)
     assert normed is not None
     assert y.dtype == normed.dtype == dtype
@@ -94,9 +95,9 @@ def test_shares_of_the_depth_of_many_rows(rows: int, depth: int, shares: int, dt
 def test_refuses_a_weight_of_another_dtype() -> None:
     weight = jnp.ones((8, 96), "float8_e4m3fn")
     with pytest.raises(UnsupportedError, match="weight dtype float8_e4m3fn: the kernel takes bf16"):
-        skinny_matmul(jnp.ones((1, 96)), weight, implementation="triton")
+        skinny_matmul(jnp.ones((1, 96)), weight, policy=KernelPolicy("triton"))
 
 
 def test_refuses_a_depth_that_tiles_do_not_divide() -> None:
     with pytest.raises(UnsupportedError, match="depth 100 is not a multiple of splits 1 x columns"):
-        skinny_matmul(**operands(2, 8, depth=100), implementation="triton")
+        skinny_matmul(**operands(2, 8, depth=100), policy=KernelPolicy("triton"))

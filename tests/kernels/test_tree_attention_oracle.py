@@ -14,6 +14,7 @@ import pytest
 
 from dendrite_jax.benchmarks.kernels.trees import levels_tree
 from dendrite_jax.kernels.dispatch import UnsupportedError
+from dendrite_jax.kernels.policy import KernelPolicy
 from dendrite_jax.kernels.tree_attention import gpu, make_plan, tree_attention
 from kernels.dense import assert_close, paged_oracle
 from kernels.interpreter import interpreted, recorded_loads  # noqa: F401
@@ -31,10 +32,12 @@ from kernels.tree_suite import (
     small_tiles,
 )
 
+TRITON = KernelPolicy("triton")
+
 
 def attend(q: Any, k: Any, v: Any, table: Any, length: Any, **options: Any) -> Any:
     """Tree attention of LAYER, traced anew, so with the tile sizes of the moment."""
-    compute = partial(tree_attention, implementation="triton", **options)
+    compute = partial(tree_attention, policy=TRITON, **options)
     return jax.jit(compute, static_argnums=3)(q, k, v, LAYER, table, length)
 
 
@@ -103,11 +106,11 @@ def test_every_block_is_read_once_however_many_lanes_share_it(lanes: int) -> Non
 def test_refuses_what_the_kernels_lack(shape: tuple[int, ...], dtype: str, reason: str) -> None:
     pool = jnp.zeros(shape, dtype)
     q, table, length = jnp.zeros((3, 4, shape[-1])), jnp.zeros((3, 2), int), jnp.ones(3, int)
-    message = rf"{reason}.*; implementation='xla' runs the plain-XLA twin instead"
+    message = rf"{reason}.*; KernelPolicy\(implementation='xla'\) runs the plain-XLA twin instead"
     with pytest.raises(UnsupportedError, match=message):
-        tree_attention(q, pool, pool, 0, table, length, implementation="triton")
+        tree_attention(q, pool, pool, 0, table, length, policy=TRITON)
     with pytest.raises(UnsupportedError, match=message):
-        make_plan(table, length, pool, 4, implementation="triton")
+        make_plan(table, length, pool, 4, policy=TRITON)
 
 
 def test_refuses_a_plan_of_another_window() -> None:
@@ -116,8 +119,8 @@ def test_refuses_a_plan_of_another_window() -> None:
     arrays = jnp.asarray(tree.table), jnp.asarray(tree.length)
 
     def mismatched(table: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-        plan = make_plan(table, length, k, q.shape[1], window=8, implementation="triton")
-        return tree_attention(q, k, v, LAYER, table, length, plan=plan, implementation="triton")
+        plan = make_plan(table, length, k, q.shape[1], window=8, policy=TRITON)
+        return tree_attention(q, k, v, LAYER, table, length, plan=plan, policy=TRITON)
 
     with pytest.raises(ValueError, match="the plan is for window 8 and 4 query heads a kv head"):
         jax.eval_shape(mismatched, *arrays)
@@ -148,7 +151,7 @@ def test_a_plan_is_kept_while_the_held_blocks_stay_the_same(
 
     @jax.jit
     def plan_twice(table: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-        plan = partial(make_plan, k_pool=pool, num_heads=4, implementation="triton")
+        plan = partial(make_plan, k_pool=pool, num_heads=4, policy=TRITON)
         first = plan(jnp.asarray(tree.table), jnp.full(LANES, 45))
         assert first is not None
         marked = dataclasses.replace(first, period=jnp.full(1, -7))
@@ -164,11 +167,9 @@ def test_a_plan_is_kept_while_the_held_blocks_stay_the_same(
 def test_refuses_a_plan_of_other_tables() -> None:
     q, pool, _ = operands(Case(SHARED))
     table, length = jnp.full((LANES, MAX_BLOCKS), -1), jnp.zeros(LANES, int)
-    plan = make_plan(table, length, pool, 4, implementation="triton")
+    plan = make_plan(table, length, pool, 4, policy=TRITON)
     with pytest.raises(ValueError, match=r"for tables \(12, 8\), not \(11, 8\)"):
-        tree_attention(
-            q[1:], pool, pool, LAYER, table[1:], length[1:], plan=plan, implementation="triton"
-        )
+        tree_attention(q[1:], pool, pool, LAYER, table[1:], length[1:], plan=plan, policy=TRITON)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_a_plan_of_something_else_can_not_go_on(
 ) -> None:
     table, length = jnp.full((LANES, MAX_BLOCKS), -1), jnp.zeros(LANES, int)
     _, pool, _ = operands(Case(SHARED))
-    plan = partial(make_plan, k_pool=pool, implementation="triton")
+    plan = partial(make_plan, k_pool=pool, policy=TRITON)
     made = plan(table, length, num_heads=4)
     with pytest.raises(ValueError, match=message):
         plan(table[:lanes], length[:lanes], num_heads=heads, window=window, previous=made)
@@ -196,4 +197,4 @@ def test_refuses_a_table_whose_columns_an_entry_can_not_number() -> None:
     with pytest.raises(
         UnsupportedError, match="32769 blocks a lane: the kernel takes at most 32768"
     ):
-        make_plan(table, length, pool, 4, implementation="triton")
+        make_plan(table, length, pool, 4, policy=TRITON)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dendrite_jax.benchmarks.kernels.trees import Tree, levels_tree, random_tree
+from dendrite_jax.kernels.policy import Implementation, KernelPolicy
 from dendrite_jax.kernels.tree_attention import make_plan, tree_attention
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 from kernels.dense import assert_close, paged_oracle, wide
@@ -118,10 +119,10 @@ def check(case: Case, compute: Callable[..., Any]) -> None:
 class TreeAttentionSuite:
     """Against dense float64."""
 
-    implementation: ClassVar[str]
+    implementation: ClassVar[Implementation]
 
     def attend(self, q: Any, k: Any, v: Any, table: Any, length: Any, **options: Any) -> Any:
-        return attend(q, k, v, table, length, implementation=self.implementation, **options)
+        return attend(q, k, v, table, length, policy=KernelPolicy(self.implementation), **options)
 
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     def test_matches_dense_float64(self, case: Case) -> None:
@@ -183,8 +184,8 @@ class TreeAttentionSuite:
     def test_one_plan_serves_every_layer(self) -> None:
         tree = padded(DEEP)
         q, k, v = operands(Case(DEEP))
-        plan = jax.jit(make_plan, static_argnums=3, static_argnames="implementation")(
-            tree.table, tree.length, k, q.shape[1], implementation=self.implementation
+        plan = jax.jit(make_plan, static_argnums=3, static_argnames="policy")(
+            tree.table, tree.length, k, q.shape[1], policy=KernelPolicy(self.implementation)
         )
         for layer in range(LAYERS):
             got = tree_attention(
@@ -195,7 +196,7 @@ class TreeAttentionSuite:
                 jnp.asarray(tree.table),
                 jnp.asarray(tree.length),
                 plan=plan,
-                implementation=self.implementation,
+                policy=KernelPolicy(self.implementation),
             )
             want = paged_oracle(
                 wide(q)[:, None], wide(k), wide(v), layer, tree.table, tree.length - 1
@@ -203,7 +204,7 @@ class TreeAttentionSuite:
             assert_close(got, (want[0][:, 0], want[1][:, 0]), "float32")
 
 
-@partial(jax.jit, static_argnames=("implementation", "scale", "window", "softcap"))
+@partial(jax.jit, static_argnames=("policy", "scale", "window", "softcap"))
 def attend(q: Any, k: Any, v: Any, table: Any, length: Any, **options: Any) -> Any:
     """Tree attention of LAYER."""
     return tree_attention(q, k, v, LAYER, table, length, **options)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dendrite_jax.kernels.policy import Implementation, KernelPolicy
 from dendrite_jax.kernels.verify_attention import verify_attention
 from kernels.dense import assert_close, cached, dense_attention, wide
 
@@ -96,7 +97,7 @@ def oracle(arrays: Operands, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     return out, lse
 
 
-@partial(jax.jit, static_argnames=("implementation", "scale", "softcap"))
+@partial(jax.jit, static_argnames=("policy", "scale", "softcap"))
 def attend(
     q: Any, k: Any, v: Any, seen: Any, k_pool: Any, v_pool: Any, table: Any, length: Any, **to: Any
 ) -> Any:
@@ -107,10 +108,10 @@ def attend(
 class VerifyAttentionSuite:
     """Against dense float64."""
 
-    implementation: ClassVar[str]
+    implementation: ClassVar[Implementation]
 
     def attend(self, *arrays: Any, **options: Any) -> Any:
-        return attend(*arrays, TABLE, LENGTH, implementation=self.implementation, **options)
+        return attend(*arrays, TABLE, LENGTH, policy=KernelPolicy(self.implementation), **options)
 
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     def test_matches_dense_float64(self, case: Case) -> None:

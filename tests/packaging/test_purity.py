@@ -11,7 +11,8 @@ from source_tree import imports, modules
 PURE_LAYERS = {"cache", "engine", "search", "kernels"}
 # Files of those layers that run on the host by design, by module name.
 HOST_MODULES = {
-    "dendrite_jax.cache.capacity",
+    "dendrite_jax.cache.errors",
+    "dendrite_jax.cache.resize",
     "dendrite_jax.engine.stop_strings",
     "dendrite_jax.search.export.json_document",
     "dendrite_jax.search.report",

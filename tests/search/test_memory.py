@@ -11,7 +11,7 @@ import pytest
 from jax import Array
 
 from dendrite_jax import engine, search
-from dendrite_jax.cache import Appended, CacheConfig, KVPool, block_bytes
+from dendrite_jax.cache import Appended, CacheConfig, KVPool, KVShape, block_bytes, uniform_shape
 from dendrite_jax.engine import State, StopRules
 from dendrite_jax.search import BeamSearchConfig, RewardModel, SampleThoughts, ValueTokens
 from dendrite_jax.testing import BigramModel
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.slow
 
 # A pool far larger than everything else: keys and values of 64 MiB.
 LARGE = CacheConfig(num_blocks=8192, num_slots=128, max_context=64)
-KV_SHAPE = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16}
-POOL_BYTES = LARGE.num_blocks * block_bytes(dtype=jnp.float32, **KV_SHAPE)
+KV_SHAPE = uniform_shape(num_layers=2, num_kv_heads=2, head_dim=16)
+POOL_BYTES = LARGE.num_blocks * block_bytes(KV_SHAPE, dtype=jnp.float32)
 
 
 class WideModel(BigramModel):
     """A bigram model with a cache as large as a decoder's, which it reads, so that XLA keeps it."""
 
     @property
-    def kv_shape(self) -> dict[str, int]:
+    def kv_shape(self) -> KVShape:
         return KV_SHAPE
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         pool, hidden = super().forward(pool, appended, tokens)
-        return pool, hidden + pool.k[0, 0, 0, 0, 0] + pool.v[0, 0, 0, 0, 0]
+        return pool, hidden + sum(array[0, 0, 0, 0, 0] for array in pool.groups[0].arrays.values())
 
 
 MODEL = WideModel(bigram().table)

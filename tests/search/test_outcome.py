@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dendrite_jax import search
+from dendrite_jax import engine, search
+from dendrite_jax.cache import NO_BRANCH
 from dendrite_jax.cache.state import CONTEXT_FULL
 from dendrite_jax.engine import NO_TOKEN, Model, State, StopRules
+from dendrite_jax.engine.stopping import BAD_LOGITS, LENGTH, RUNNING
 from dendrite_jax.search import (
     NO_NODE,
     OUTCOME_NAMES,
@@ -42,12 +44,21 @@ def test_every_thought_is_told_by_what_became_of_it() -> None:
         ("no_room", {"failed": True, "complete": False, "length": 1}),
         ("no_stop", {"complete": False}),
         ("off_grammar", {"complete": False, "length": 1}),
+        ("no_stop", {"complete": False, "length": 1, "finish": LENGTH}),
+        ("bad_logits", {"complete": False, "finish": BAD_LOGITS}),
         ("rejected", {"value": -np.inf}),
         ("not_a_number", {"value": np.nan}),
         ("not_a_number", {"value": np.inf}),
         ("unscored", {"value": -np.inf, "short": True}),
     ]
-    usual = {"branch": 3, "failed": False, "complete": True, "length": 2, "value": 0.5}
+    usual = {
+        "finish": RUNNING,
+        "branch": 3,
+        "failed": False,
+        "complete": True,
+        "length": 2,
+        "value": 0.5,
+    }
     rows = [{**usual, "short": False, **changed} for _, changed in cases]
 
     def field(name: str) -> jax.Array:
@@ -63,6 +74,7 @@ def test_every_thought_is_told_by_what_became_of_it() -> None:
         raw_logprob=zero,
         logprob=zero,
         parent=jnp.zeros(len(rows), jnp.int32),
+        finish=field("finish"),
     )
     scored = Scored(field("value"), zero.astype(int), zero.astype(bool), field("short"))
     assert names(outcome_of(thoughts, scored)) == [name for name, _ in cases]
@@ -182,13 +194,13 @@ def test_nan_of_a_scorer_rejects_the_thought_and_is_told() -> None:
     [
         (None, "None"),
         (7, "7"),
-        (jax.random.PRNGKey(0), r"an array uint32\[2\]"),
+        (jax.random.PRNGKey(0), "an array of raw words"),
     ],
     ids=["none", "int", "PRNGKey"],
 )
 def test_a_key_that_is_not_typed_is_named(key: Any, given: str) -> None:
     state, ids = start(bigram(), PROMPTS, config=CACHE)
-    with pytest.raises(ValueError, match=f"^key is {given}; it must be a typed random key"):
+    with pytest.raises(ValueError, match=f"^key is {given}; it takes typed random keys"):
         search.sample(bigram(), state, ids, key, CONFIG, expand=SampleThoughts(2))
 
 
@@ -205,3 +217,7 @@ def test_a_prompt_without_room_is_told_at_the_root() -> None:
     state = state.replace(cache=state.cache.replace(error=error))
     _, _, outcome = search.session.check_roots(state, jnp.asarray(ids))
     assert names(outcome) == ["no_room", "complete", "complete", "complete"]
+    cut = engine.truncate(state, jnp.asarray(ids[1:2]), jnp.array([1]))
+    _, roots, outcome = search.session.check_roots(cut, jnp.asarray(ids))
+    assert names(outcome) == ["no_room", "stale_root", "complete", "complete"]
+    assert roots.tolist() == [ids[0], NO_BRANCH, *ids[2:]]

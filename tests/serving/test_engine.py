@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from dendrite_jax.engine import GREEDY, Sampling
+from dendrite_jax.engine.stopping import MATCHED
 from dendrite_jax.serving import Completion, Engine
 from models.dense_decoder import dense_logits
 
 PROMPT = "The tree grows"
 NEW = 12
+BETWEEN_COUNTS = 2 * 1024 * 2**-24 * 8
+"""Two orders of the sums of a logit differ by less than their terms, some 1024 in a chain through
+both layers, times 2⁻²⁴ of its size, which is below 8; a logprob is a logit less such a sum."""
 
 
 def greedy_by_dense_decoder(engine: Engine, prompt: list[int], count: int) -> list[int]:
@@ -162,6 +166,36 @@ def test_a_stop_string_is_cut_off_wherever_chunks_end(engine: Engine, chunk: int
     assert stop not in text_of(engine, rounds[-1].tokens[:-1])
     for so_far in rounds:
         assert rounds[-1].text.startswith(so_far.text)
+
+
+def test_a_stop_string_may_be_a_special_tokens_own_text(engine: Engine) -> None:
+    end = engine.tokenizer.token_id("<|end|>")
+    rules = engine.stop_rules("<|end|>", [])
+    assert rules.strings is not None
+    assert int(rules.strings.next_state[0, end]) == MATCHED
+    free_run = sampled(engine)
+    for stop in ("<|end|>", ["<|end|>", free_run.text[3:5]]):
+        stopped = sampled(engine, stop_strings=stop)
+        assert free_run.text.startswith(stopped.text)
+        assert stopped.finish == ("length" if isinstance(stop, str) else "stop_string")
+
+
+def test_a_bare_text_is_one_stop_string(engine: Engine) -> None:
+    stop = across_tokens(engine, sampled(engine))
+    assert len(stop) > 1
+    assert sampled(engine, stop_strings=stop) == sampled(engine, stop_strings=[stop])
+
+
+def test_a_branch_gets_the_same_among_any_number(engine: Engine) -> None:
+    """Calls of 1, 3 and 5 branches are three programs: tokens agree, logprobs up to rounding."""
+    alone = sampled(engine)
+    for others in (2, 4):
+        branch = engine.prompt(PROMPT, seed=3)
+        company = engine.fork(branch, others)
+        among, *_ = engine.generate([branch, *company], NEW, stop_tokens=[])
+        engine.free([branch, *company])
+        assert among.tokens == alone.tokens
+        np.testing.assert_allclose(among.logprobs, alone.logprobs, rtol=0, atol=BETWEEN_COUNTS)
 
 
 def test_text_that_only_begins_a_stop_string_comes_back(engine: Engine) -> None:

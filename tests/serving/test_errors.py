@@ -47,6 +47,43 @@ REFUSALS: dict[str, tuple[Callable[[Engine, int], object], type[Exception], str]
         ValueError,
         r"stop token 448 .*\[0, 448\)",
     ),
+    "one branch": (
+        lambda e, b: e.generate(b, 4),
+        ValueError,
+        r"branches is 0; it takes a list of branch ids, such as \[0\]",
+    ),
+    "freeing one": (lambda e, b: e.free(b), ValueError, "branches is 0; it takes a list of"),
+    "a branch's text": (lambda e, b: e.generate("0", 4), ValueError, "branches is '0'; it takes"),
+    "forking several": (lambda e, b: e.fork([b]), ValueError, r"branch is \[0\]; it takes one"),
+    "half a child": (lambda e, b: e.fork(b, 1.5), ValueError, "n is 1.5; it takes a whole number"),
+    "several prompts": (
+        lambda e, b: e.prompt(["a", "b"]),
+        PromptError,
+        r"prompt is \['a', 'b'\]; it takes one text, or the token ids of one",
+    ),
+    "no prompt": (lambda e, b: e.prompt(None), PromptError, "prompt is None; it takes one text"),
+    "no seed": (lambda e, b: e.prompt("a", None), ValueError, "seed is None; it takes a whole"),
+    "half a token": (lambda e, b: e.generate([b], 2.5), ValueError, "max_new_tokens is 2.5; it"),
+    "one stop token": (
+        lambda e, b: e.generate([b], 1, stop_tokens=3),
+        ValueError,
+        "stop_tokens is 3; it takes a list of token ids",
+    ),
+    "no stop strings": (
+        lambda e, b: e.generate([b], 1, stop_strings=[3]),
+        ValueError,
+        r"stop_strings is \[3\]; it takes a text or a list of texts",
+    ),
+    "a temperature": (
+        lambda e, b: e.generate([b], 1, 0.7),
+        ValueError,
+        r"sampling is 0.7; it takes a Sampling, such as Sampling\(temperature=0\)",
+    ),
+    "sampling of others": (
+        lambda e, b: e.generate([b], 1, PLAIN.replace(temperature=[1.0, 2.0])),
+        ValueError,
+        "sampling.temperature has 2 values; .* one for each of 1 branches",
+    ),
     "empty stop string": (
         lambda e, b: e.generate([b], 1, stop_strings=["x", ""]),
         ValueError,
@@ -54,11 +91,11 @@ REFUSALS: dict[str, tuple[Callable[[Engine, int], object], type[Exception], str]
     ),
 }
 BAD_SAMPLING = {
-    "temperature": (-0.5, float("nan")),
+    "temperature": (-0.5, float("nan"), float("inf")),
     "top_k": (0, -1),
     "top_p": (0.0, 1.5, float("nan")),
     "min_p": (-0.1, 1.1),
-    "repetition_penalty": (0.0, -2.0),
+    "repetition_penalty": (0.0, -2.0, float("inf")),
 }
 
 

@@ -1,4 +1,4 @@
-"""Operations on languages: intersection, difference, JSON quoting."""
+"""Operations on languages: intersection and difference."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_jax.grammar.automata.dfa import BYTES, DEAD, START, Dfa
+from dendrite_jax.grammar.automata.dfa import BYTES, DEAD, Dfa
 from dendrite_jax.grammar.automata.minimise import minimise
 from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES, Nfa
 from dendrite_jax.grammar.automata.regex_ast import Node
 from dendrite_jax.grammar.errors import TooManyStatesError
-
-_QUOTE, _BACKSLASH, _DELETE = ord('"'), ord("\\"), 0x7F
-# The letter after a backslash, for each byte that has a short escape.
-_SHORT_ESCAPES = {8: "b", 12: "f", 10: "n", 13: "r", 9: "t", _QUOTE: '"', _BACKSLASH: "\\"}
-_ESCAPED_BYTES = [*range(0x20), _QUOTE, _BACKSLASH, _DELETE]
-DEFAULT_ESCAPES = 'nrbtf\\"u'
 
 
 def regex_dfa(node: Node, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
@@ -91,69 +85,3 @@ def _product(
     table = np.where(successor == DEAD, DEAD, found).astype(np.int32)
     ends = accept(left.accept[codes // width], np.append(right.accept, False)[codes % width])
     return minimise(Dfa(table, byte_class.reshape(-1).astype(np.int32), ends))
-
-
-def json_quoted(raw: Dfa, escapes: str = DEFAULT_ESCAPES) -> Dfa:
-    """The JSON string literals, quotation marks included, of the texts that `raw` accepts.
-
-    A printable character stands for itself; control characters, `"`, `\\` and DEL are escaped,
-    control characters and DEL also as `\\u00XX`. These are llguidance's spellings.
-
-    Args:
-        raw: an automaton over UTF-8.
-        escapes: the letters that may follow a backslash.
-    """
-    if raw.is_empty:
-        return raw
-    dense = raw.dense()
-    plain = dense.copy()
-    plain[:, _ESCAPED_BYTES] = DEAD
-    escaped = np.flatnonzero((dense[:, _ESCAPED_BYTES] != DEAD).any(axis=1))
-
-    # Rows: the raw states, one block of rows per step of an escape, then the two quotes.
-    steps = ("\\", "\\u", "\\u0", "\\u00", "\\u000", "\\u001", "\\u007")
-    row_of = {step: raw.states + i * len(escaped) for i, step in enumerate(steps)}
-    opening = raw.states + len(steps) * len(escaped)
-    closed = opening + 1
-    table = np.full((closed + 1, BYTES), DEAD, np.int32)
-    table[: raw.states] = plain
-    table[: raw.states, _QUOTE] = np.where(raw.accept, closed, DEAD)
-    table[opening, _QUOTE] = START
-    index = np.arange(len(escaped), dtype=np.int32)
-
-    def rows(step: str) -> slice:
-        return slice(row_of[step], row_of[step] + len(escaped))
-
-    table[escaped, _BACKSLASH] = row_of["\\"] + index
-    for byte, letter in _SHORT_ESCAPES.items():
-        if letter in escapes:
-            table[rows("\\"), ord(letter)] = dense[escaped, byte]
-    if "u" in escapes:
-        for step in steps[1:]:
-            table[rows(step[:-1]), ord(step[-1])] = row_of[step] + index
-        for byte in [*range(0x20), _DELETE]:
-            prefix, digit = "\\u00" + f"{byte:02x}"[0], f"{byte:02x}"[1]
-            for spelling in {digit, digit.upper()}:
-                table[rows(prefix), ord(spelling)] = dense[escaped, byte]
-    accept = np.zeros(closed + 1, bool)
-    accept[closed] = True
-    return minimise(_restart(table, accept, opening))
-
-
-def _restart(table: NDArray[np.int32], accept: NDArray[np.bool_], start: int) -> Dfa:
-    """The reachable part of a dense table that starts elsewhere, breadth first."""
-    number = np.full(len(table) + 1, DEAD, np.int32)
-    number[start] = 0
-    order = [np.array([start])]
-    count = 1
-    while len(order[-1]):
-        targets = np.unique(table[order[-1]])
-        fresh = targets[(targets != DEAD) & (number[targets] == DEAD)]
-        number[fresh] = count + np.arange(len(fresh))
-        count += len(fresh)
-        order.append(fresh)
-    states = np.concatenate(order)
-    successor = table[states]
-    return Dfa.from_dense(
-        np.where(successor == DEAD, DEAD, number[successor]).astype(np.int32), accept[states]
-    )

@@ -2,68 +2,45 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from dendrite_jax.grammar.automata.dfa import BYTES, DEAD, Dfa
-from dendrite_jax.grammar.automata.minimise import minimise
+from dendrite_jax.grammar.automata.dfa import Dfa
+from dendrite_jax.grammar.automata.machine import machine_dfa
 from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES
-from dendrite_jax.grammar.errors import TooManyStatesError
 
 _POINT = "."
-_START = ("start", 0, 0)
-# (kind, remainder, digits still allowed after the point), or ("forced", digits, 0).
-_State = tuple[str, int | str, int]
+# (what is read, remainder, digits still allowed after the point).
+_State = tuple[str, int, int]
+_START: _State = ("start", 0, 0)
 
 
 def multiples_dfa(coefficient: int, scale: int, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
     """Unsigned decimal numerals that are multiples of `coefficient` · 10^-`scale`.
 
-    As llguidance has it, at most `scale` digits follow the point, and once only one choice of
-    digits is left all of them are written: 1.50 is a multiple of 0.25 but 1.5 is not.
+    At most `scale` digits follow the point: 1.5 and 1.50 are multiples of 0.25, and 1.500 is no
+    numeral of it. Zeros may lead.
 
     Raises:
         TooManyStatesError: the coefficient needs more than `max_states` states.
     """
-    states: list[_State] = [_START]
-    numbers: dict[_State, int] = {_START: 0}
-    rows = []
-    for state in states:
-        row = np.full(BYTES, DEAD, np.int32)
-        for char in "0123456789" + _POINT:
-            target = _step(state, char, coefficient, scale)
-            if target is None:
-                continue
-            row[ord(char)] = numbers.setdefault(target, len(states))
-            if row[ord(char)] == len(states):
-                states.append(target)
-        if len(states) > max_states:
-            raise TooManyStatesError(f"needs more than {max_states} automaton states (max_states)")
-        rows.append(row)
-    accept = np.array([state[0] != "start" and state[1] in (0, "") for state in states])
-    return minimise(Dfa.from_dense(np.array(rows), accept))
 
-
-def _step(state: _State, char: str, coefficient: int, scale: int) -> _State | None:
-    kind, value, left = state
-    if isinstance(value, str):
-        return (kind, value[1:], 0) if value[:1] == char else None
-    if kind == "fraction":
-        if char == _POINT or left == 0:
+    def step(state: _State, char: str) -> _State | None:
+        part, remainder, left = state
+        if char == _POINT:
+            return _fraction(remainder, scale, coefficient) if part == "whole" and scale else None
+        if part != "fraction":
+            return "whole", (remainder * 10 + int(char) * 10**scale) % coefficient, 0
+        if left == 0:
             return None
-        return _fraction(
-            (value + int(char) * 10 ** (left - 1)) % coefficient, left - 1, coefficient
-        )
-    if char == _POINT:
-        return _fraction(value, scale, coefficient) if scale else None
-    return ("whole", (value * 10 + int(char) * 10**scale) % coefficient, 0)
+        return _fraction(remainder + int(char) * 10 ** (left - 1), left - 1, coefficient)
+
+    def accepts(state: _State) -> bool:
+        # Right after the point a digit is missing.
+        part, remainder, left = state
+        return part != "start" and remainder == 0 and not (part == "fraction" and left == scale)
+
+    return machine_dfa(_START, step, accepts, "0123456789" + _POINT, max_states)
 
 
 def _fraction(remainder: int, left: int, coefficient: int) -> _State | None:
-    missing = -remainder % coefficient
-    if left == 0:
-        return ("fraction", 0, 0) if remainder == 0 else None
-    if missing >= 10**left:
-        return None
-    if 10**left <= coefficient:
-        return ("forced", f"{missing:0{left}d}", 0)
-    return ("fraction", remainder, left)
+    """The state after the point, None where the digits left do not reach a multiple."""
+    remainder %= coefficient
+    return None if -remainder % coefficient >= 10**left else ("fraction", remainder, left)

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dendrite_jax.grammar.automata.dfa import Dfa
 from dendrite_jax.grammar.automata.dfa_algebra import (
     difference,
-    json_quoted,
     regex_dfa,
     texts_dfa,
 )
+from dendrite_jax.grammar.automata.json_quoting import json_quoted
 from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES, Nfa
 from dendrite_jax.grammar.automata.regex_parser import parse_regex
 from dendrite_jax.grammar.errors import GrammarError, UnboundedRecursionError
-from dendrite_jax.grammar.json_schema.intersect import item_schema, property_schema
+from dendrite_jax.grammar.json_schema.disjoint import certainly_disjoint, pairwise_disjoint
+from dendrite_jax.grammar.json_schema.members import item_schema, property_schema
 from dendrite_jax.grammar.json_schema.nodes import (
     AnyOf,
     AnyValue,
@@ -89,7 +90,7 @@ class SchemaEmitter:
         if isinstance(schema, Ref):
             with self._nested(schema.uri):
                 return self.emit(self.definitions[schema.uri], source)
-        if isinstance(schema, OneOf) and not (self.options.coerce_one_of or self.options.lenient):
+        if isinstance(schema, OneOf) and not self._may_be_any_of(schema):
             raise GrammarError(
                 "oneOf is supported only where its options are seen to exclude each other "
                 "(or with coerce_one_of)",
@@ -109,6 +110,11 @@ class SchemaEmitter:
         if isinstance(schema, Number):
             return self._token(number_dfa(schema, self.part_states), source)
         return self._string(schema, source)
+
+    def _may_be_any_of(self, schema: OneOf) -> bool:
+        """Whether the options exclude each other, now that every definition has been read."""
+        coerced = self.options.coerce_one_of or self.options.lenient
+        return coerced or pairwise_disjoint(schema.options, self.definitions)
 
     def _writer(self, schema: Schema) -> _Writer:
         return functools.partial(self.emit, schema)
@@ -162,13 +168,19 @@ class SchemaEmitter:
     def _string(self, schema: String, source: int) -> int:
         if len(schema.rules) == 1 and isinstance(schema.rules[0], Literal):
             text = schema.rules[0].text
-            quoted = json.dumps(text, ensure_ascii=False)
             longest = len(text) if schema.max_length is None else schema.max_length
-            in_bounds = schema.min_length <= len(text) <= longest
-            if in_bounds and quoted == f'"{text}"' and "\x7f" not in text:
-                return self._text(quoted, source)
+            if schema.min_length <= len(text) <= longest and _has_one_spelling(text):
+                return self._text(f'"{text}"', source)
         escapes = self.options.json_allowed_escapes
         return self._token(string_dfa(schema, escapes, self.part_states), source)
+
+    def _name(self, name: str, source: int) -> int:
+        """A listed property's name, in every spelling that a string of this text has."""
+        if not _has_one_spelling(name):
+            dfa = json_quoted(texts_dfa([name.encode()]), self.options.json_allowed_escapes)
+            if not dfa.is_empty:
+                return self._token(dfa, source)
+        return self._text(json.dumps(name, ensure_ascii=False), source)
 
     def _any_of(self, options: Sequence[_Writer], source: int) -> int:
         target = self.nfa.state()
@@ -238,10 +250,8 @@ class SchemaEmitter:
         return self._members(members, source)
 
     def _member_writer(self, name: str, value: Schema) -> _Writer:
-        quoted = json.dumps(name, ensure_ascii=False)
-
         def write(source: int) -> int:
-            return self.emit(value, self._token(self._colon, self._text(quoted, source)))
+            return self.emit(value, self._token(self._colon, self._name(name, source)))
 
         return write
 
@@ -261,7 +271,8 @@ class SchemaEmitter:
         source: int,
     ) -> int:
         """An object of listed properties of which at least, at most or exactly one is optional."""
-        open_ended = schema.patterns or not isinstance(schema.additional, Nothing)
+        others = (*schema.patterns.values(), schema.additional)
+        open_ended = not all(certainly_disjoint(s, s, self.definitions) for s in others)
         if least > 1 or most not in (None, 1) or open_ended:
             raise GrammarError(
                 "minProperties and maxProperties are supported only where all properties listed "
@@ -354,6 +365,11 @@ class SchemaEmitter:
             return self.emit(value, self._token(self._colon, self._token(key, source)))
 
         return write
+
+
+def _has_one_spelling(text: str) -> bool:
+    """Whether no character of a text can be escaped in a string."""
+    return json.dumps(text) == f'"{text}"' and "\x7f" not in text
 
 
 def _lexeme(pattern: str) -> Dfa:

@@ -10,18 +10,40 @@ def _group(*options: str) -> str:
 
 
 def _dates() -> str:
-    """RFC 3339 full-date; February always has 29 days."""
+    """RFC 3339 full-date in the proleptic Gregorian calendar, in which year 0000 is a leap year."""
     long_month = _group("0[13578]", "1[02]") + "-" + _group("0[1-9]", "[12][0-9]", "3[01]")
     short_month = _group("0[469]", "11") + "-" + _group("0[1-9]", "[12][0-9]", "30")
-    february = "02-" + _group("0[1-9]", "[12][0-9]")
-    return "[0-9]{4}-" + _group(long_month, short_month, february)
+    february = "02-" + _group("0[1-9]", "1[0-9]", "2[0-8]")
+    # Two digits that are a multiple of four, without and with 00.
+    by_four = _group("0[48]", "[2468][048]", "[13579][26]")
+    century_by_four = _group("[02468][048]", "[13579][26]")
+    leap_year = _group(f"[0-9]{{2}}{by_four}", f"{century_by_four}00")
+    return _group(
+        "[0-9]{4}-" + _group(long_month, short_month, february),
+        f"{leap_year}-02-29",
+    )
+
+
+_SECOND_FRACTION = r"(?:\.[0-9]+)?"
+# Second 60 comes once in a day, at 23:59 UTC. Other offsets than that of UTC shift the minute in
+# which it comes; an automaton needs 11,000 states to compare the two.
+_LEAP_SECOND = f"23:59:60{_SECOND_FRACTION}" + _group("[zZ]", r"[+-]00:00")
+
+
+def _seconds_below_60() -> str:
+    hour_minute = _group("[01][0-9]", "2[0-3]") + ":[0-5][0-9]"
+    return f"{hour_minute}:[0-5][0-9]{_SECOND_FRACTION}" + _group("[zZ]", f"[+-]{hour_minute}")
 
 
 def _times() -> str:
-    """RFC 3339 full-time; a leap second may come in any minute."""
-    hour_minute = _group("[01][0-9]", "2[0-3]") + ":[0-5][0-9]"
-    second = _group("[0-5][0-9]", "60") + r"(?:\.[0-9]+)?"
-    return f"{hour_minute}:{second}" + _group("[zZ]", f"[+-]{hour_minute}")
+    """RFC 3339 full-time; a leap second is written in UTC only."""
+    return _group(_seconds_below_60(), _LEAP_SECOND)
+
+
+def _date_times() -> str:
+    """RFC 3339 date-time; a leap second comes at the end of June or December (section 5.7)."""
+    leap_second = f"[0-9]{{4}}-{_group('06-30', '12-31')}[tT]{_LEAP_SECOND}"
+    return _group(f"{_dates()}[tT]{_seconds_below_60()}", leap_second)
 
 
 def _falling_units(units: str) -> str:
@@ -91,7 +113,7 @@ def _uris() -> str:
 FORMATS = {
     "date": _dates(),
     "time": _times(),
-    "date-time": f"{_dates()}[tT]{_times()}",
+    "date-time": _date_times(),
     "duration": _durations(),
     "email": _emails(),
     "hostname": _hostnames("{0,61}"),

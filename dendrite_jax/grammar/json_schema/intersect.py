@@ -1,4 +1,4 @@
-"""Intersection of schemas, and when two schemas certainly have no value in common."""
+"""Intersection of schemas."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TypeVar
 
 from dendrite_jax.grammar.automata.dfa_algebra import intersection
 from dendrite_jax.grammar.errors import GrammarError
+from dendrite_jax.grammar.json_schema.disjoint import pairwise_disjoint
+from dendrite_jax.grammar.json_schema.members import item_schema, property_schema
 from dendrite_jax.grammar.json_schema.nodes import (
     AnyOf,
     AnyValue,
     Array,
     Boolean,
-    Literal,
+    Definitions,
     Nothing,
     Null,
     Number,
@@ -30,10 +32,9 @@ from dendrite_jax.grammar.json_schema.strings import pattern_dfa
 MAX_DEPTH = 64
 
 _Bound = TypeVar("_Bound", int, float)
-Resolve = Callable[[str], Schema]
 
 
-def intersect(left: Schema, right: Schema, resolve: Resolve, depth: int = 0) -> Schema:
+def intersect(left: Schema, right: Schema, definitions: Definitions, depth: int = 0) -> Schema:
     """The values of both; where order matters (properties), the left one's comes first.
 
     Raises:
@@ -44,7 +45,7 @@ def intersect(left: Schema, right: Schema, resolve: Resolve, depth: int = 0) -> 
         raise GrammarError(f"intersecting these schemas goes deeper than {MAX_DEPTH} levels")
 
     def meet(a: Schema, b: Schema) -> Schema:
-        return intersect(a, b, resolve, depth + 1)
+        return intersect(a, b, definitions, depth + 1)
 
     if isinstance(left, AnyValue):
         merged = right
@@ -53,9 +54,9 @@ def intersect(left: Schema, right: Schema, resolve: Resolve, depth: int = 0) -> 
     elif isinstance(left, Nothing) or isinstance(right, Nothing):
         merged = left if isinstance(left, Nothing) else right
     elif isinstance(left, Ref):
-        merged = meet(resolve(left.uri), right)
+        merged = meet(_definition(left, definitions), right)
     elif isinstance(right, Ref):
-        merged = meet(left, resolve(right.uri))
+        merged = meet(left, _definition(right, definitions))
     elif isinstance(left, OneOf):
         merged = OneOf(tuple(meet(option, right) for option in left.options), left.place)
     elif isinstance(right, OneOf):
@@ -66,7 +67,13 @@ def intersect(left: Schema, right: Schema, resolve: Resolve, depth: int = 0) -> 
         merged = AnyOf(tuple(meet(left, option) for option in right.options))
     else:
         merged = _intersect_values(left, right, meet)
-    return normalised(merged)
+    return normalised(merged, definitions)
+
+
+def _definition(ref: Ref, definitions: Definitions) -> Schema:
+    if ref.uri not in definitions:
+        raise GrammarError(f"$ref {ref.uri!r} beside other keywords refers to itself")
+    return definitions[ref.uri]
 
 
 def _intersect_values(left: Schema, right: Schema, meet: Callable[..., Schema]) -> Schema:
@@ -137,8 +144,11 @@ def _intersect_objects(left: Object, right: Object, meet: Callable[..., Schema])
     )
 
 
-def normalised(schema: Schema) -> Schema:
-    """Without unions in unions, impossible options, and unions of one option."""
+def normalised(schema: Schema, definitions: Definitions) -> Schema:
+    """Without unions in unions, impossible options, and unions of one option.
+
+    A oneOf whose options are seen to be disjoint becomes an anyOf.
+    """
     if not isinstance(schema, (AnyOf, OneOf)):
         return schema
     options: list[Schema] = []
@@ -158,55 +168,9 @@ def normalised(schema: Schema) -> Schema:
         return options[0]
     if isinstance(schema, AnyOf):
         return AnyOf(tuple(options))
-    disjoint = all(
-        certainly_disjoint(first, second)
-        for i, first in enumerate(options)
-        for second in options[i + 1 :]
-    )
-    return AnyOf(tuple(options)) if disjoint else OneOf(tuple(options), schema.place)
-
-
-def certainly_disjoint(left: Schema, right: Schema) -> bool:
-    """Whether the schemas share no value, as far as types, constants and properties tell."""
-    if isinstance(left, Nothing) or isinstance(right, Nothing):
-        return True
-    if isinstance(left, (AnyValue, Ref)) or isinstance(right, (AnyValue, Ref)):
-        return False
-    if isinstance(left, (AnyOf, OneOf)):
-        return all(certainly_disjoint(option, right) for option in left.options)
-    if isinstance(right, (AnyOf, OneOf)):
-        return all(certainly_disjoint(left, option) for option in right.options)
-    if isinstance(left, Boolean) and isinstance(right, Boolean):
-        return None not in (left.value, right.value) and left.value != right.value
-    if isinstance(left, String) and isinstance(right, String):
-        texts = [_only_text(left), _only_text(right)]
-        return None not in texts and texts[0] != texts[1]
-    if isinstance(left, Object) and isinstance(right, Object):
-        return any(
-            certainly_disjoint(property_schema(left, name), property_schema(right, name))
-            for name in (*left.required, *right.required)
-        )
-    return type(left) is not type(right)
-
-
-def _only_text(schema: String) -> str | None:
-    rules = schema.rules
-    return rules[0].text if len(rules) == 1 and isinstance(rules[0], Literal) else None
-
-
-def item_schema(array: Array, index: int) -> Schema:
-    """The schema of an array's item."""
-    return array.prefix[index] if index < len(array.prefix) else array.items
-
-
-def property_schema(obj: Object, name: str) -> Schema:
-    """The schema of an object's property."""
-    if name in obj.properties:
-        return obj.properties[name]
-    for regex, schema in obj.patterns.items():
-        if pattern_dfa(regex).matches(name.encode()):
-            return schema
-    return obj.additional
+    if pairwise_disjoint(options, definitions):
+        return AnyOf(tuple(options))
+    return OneOf(tuple(options), schema.place)
 
 
 def checked_object(obj: Object) -> Schema:

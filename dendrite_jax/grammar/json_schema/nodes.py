@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from fractions import Fraction
 
 
@@ -129,3 +130,6 @@ class Ref:
 Schema = (
     AnyValue | Nothing | Null | Boolean | Number | String | Array | Object | AnyOf | OneOf | Ref
 )
+
+# What each URI of a Ref stands for; a definition that is being read is not there yet.
+Definitions = Mapping[str, Schema]

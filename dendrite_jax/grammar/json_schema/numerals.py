@@ -1,207 +1,190 @@
-"""Regular expressions of the decimal numerals within bounds.
+"""The decimal numerals of the numbers in an interval.
 
-Integers are written canonically. A bounded number is written without exponent; the spellings of the
-bounds themselves (how many trailing zeros a fraction may have) follow llguidance.
+Without bounds a number may have any of JSON's spellings. With one it is written without exponent,
+and otherwise in every way: digits after the point may end in zeros, and a numeral is taken exactly
+where its value is in the interval; only zero has no minus sign then. Integers have neither point
+nor exponent. A multiple has no more digits after the point than the number that it is a multiple
+of, and a single value two spellings: see `multiples` and `number_automata`.
 """
 
 from __future__ import annotations
 
-import decimal
+import dataclasses
+from decimal import Decimal
 
-from dendrite_jax.grammar.automata.regex_ast import (
-    EMPTY,
-    Chars,
-    Node,
-    Repeat,
-    concat,
-    literal,
-    optional,
-    union,
-)
+from dendrite_jax.grammar.automata.dfa import Dfa
+from dendrite_jax.grammar.automata.dfa_algebra import regex_dfa
+from dendrite_jax.grammar.automata.machine import machine_dfa
+from dendrite_jax.grammar.automata.minimise import minimise
+from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES, Nfa
+from dendrite_jax.grammar.automata.regex_parser import parse_regex
 
-_MINUS = literal("-")
-_POINT = literal(".")
+_WHOLE = "-?(?:0|[1-9][0-9]*)"
+_POINT = "."
 
 
-def _digit(low: int | str, high: int | str) -> Node:
-    return Chars(((ord("0") + int(low), ord("0") + int(high)),))
-
-
-_NOTHING = union()
-_DIGIT = _digit(0, 9)
-_DIGITS = Repeat(_DIGIT, 0, None)
-_ANY_WHOLE = union(literal("0"), concat(_digit(1, 9), _DIGITS))
-_ANY_FRACTION = optional(concat(_POINT, Repeat(_DIGIT, 1, None)))
-_ANY_EXPONENT = optional(
-    concat(
-        Chars(((ord("E"), ord("E")), (ord("e"), ord("e")))),
-        optional(Chars(((ord("+"), ord("+")), (ord("-"), ord("-"))))),
-        Repeat(_DIGIT, 1, None),
-    )
-)
-
-
-def integers(low: int | None, high: int | None) -> Node:
+def integers(low: int | None, high: int | None, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
     """The integers from `low` to `high`, None for no bound; nothing when low > high."""
     if low is None and high is None:
-        return concat(optional(_MINUS), _ANY_WHOLE)
-    options = []
-    if low is None or low < 0:
-        if high is not None and high < 0:
-            nearest = -high
-        else:
-            # "-0" is written only where both bounds are given.
-            nearest = 1 if low is None or high is None else 0
-        options.append(concat(_MINUS, _naturals(nearest, None if low is None else -low)))
-    if high is None or high >= 0:
-        options.append(_naturals(max(low or 0, 0), high))
-    return union(*options)
-
-
-def _naturals(low: int, high: int | None) -> Node:
-    """Canonical numerals of [low, high], where low ≥ 0."""
-    if high is not None and low > high:
-        return _NOTHING
-    first = str(low)
-    if high is None:
-        longer = concat(_digit(1, 9), Repeat(_DIGIT, len(first), None))
-        return union(_between(first, "9" * len(first)), longer)
-    last = str(high)
-    return union(
-        *(
-            _between(
-                first if length == len(first) else "1" + "0" * (length - 1),
-                last if length == len(last) else "9" * length,
-            )
-            for length in range(len(first), len(last) + 1)
-        )
+        return regex_dfa(parse_regex(_WHOLE))
+    return _signed(
+        None if low is None else Bound(Decimal(low)),
+        None if high is None else Bound(Decimal(high)),
+        _Digits(False, max_states),
     )
 
 
-def _between(low: str, high: str) -> Node:
-    """Digit strings from `low` to `high`, which have one length."""
-    if set(low) <= {"0"} and set(high) <= {"9"}:
-        return Repeat(_DIGIT, len(low), len(low))
-    rest = len(low) - 1
-    if low[0] == high[0]:
-        return concat(literal(low[0]), _between(low[1:], high[1:]))
-    return union(
-        concat(literal(low[0]), _between(low[1:], "9" * rest)),
-        concat(_digits_inside(low, high), Repeat(_DIGIT, rest, rest)),
-        concat(literal(high[0]), _between("0" * rest, high[1:])),
-    )
-
-
-def _digits_inside(low: str, high: str) -> Node:
-    """The digits strictly between the first digits of two strings."""
-    first, last = int(low[0]) + 1, int(high[0]) - 1
-    return _digit(first, last) if first <= last else _NOTHING
-
-
-def _digits_above(digit: str) -> Node:
-    return _digit(int(digit) + 1, 9) if digit < "9" else _NOTHING
-
-
-def numbers(low: float | None, high: float | None, low_excluded: bool, high_excluded: bool) -> Node:
+def numbers(low: Bound | None, high: Bound | None, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
     """The numbers between two bounds, None for no bound; nothing when there are none."""
     if low is None and high is None:
-        return concat(optional(_MINUS), _ANY_WHOLE, _ANY_FRACTION, _ANY_EXPONENT)
-    if low is not None and high is not None:
-        if low > high or (low == high and (low_excluded or high_excluded)):
-            return _NOTHING
-        if low == high:
-            return literal(decimal_text(low))
-    options = []
-    if low is None or low < 0:
-        # The magnitudes of the negative numbers; zero is not among them.
-        if high is None or high >= 0:
-            inner, inner_excluded = 0.0, True
-        else:
-            inner, inner_excluded = -high, high_excluded
-        outer = None if low is None else -low
-        options.append(concat(_MINUS, _magnitudes(inner, outer, inner_excluded, low_excluded)))
-    if high is None or high > 0:
-        inner, inner_excluded = (0.0, False) if low is None or low < 0 else (low, low_excluded)
-        options.append(_magnitudes(inner, high, inner_excluded, high_excluded))
-    elif high == 0 and not high_excluded:
-        options.append(literal("0"))
-    return union(*options)
+        return regex_dfa(parse_regex(_WHOLE + r"(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"))
+    return _signed(low, high, _Digits(True, max_states))
 
 
-def _magnitudes(low: float, high: float | None, low_excluded: bool, high_excluded: bool) -> Node:
-    """The numbers of an interval with 0 ≤ low < high."""
-    whole, fraction = _parts(low)
-    if high is None:
-        digits = len(str(whole))
-        longer = concat(_digit(1, 9), Repeat(_DIGIT, digits, None), _ANY_FRACTION)
-        return union(_magnitudes(low, 10.0**digits, low_excluded, True), longer)
-    last_whole, last_fraction = _parts(high)
-    if whole == last_whole:
-        width = max(len(fraction), len(last_fraction))
-        inside = _fractions_between(
-            fraction.ljust(width, "0"), last_fraction.ljust(width, "0"), low_excluded, high_excluded
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """One end of an interval, and whether it is excluded."""
+
+    value: Decimal
+    excluded: bool = False
+
+    @property
+    def magnitude(self) -> Bound:
+        """The bound without its sign."""
+        return Bound(self.value.copy_abs(), self.excluded)
+
+
+def decimal_text(value: Decimal) -> str:
+    """The shortest decimal numeral of a value, without exponent."""
+    if not value:
+        return "0"
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(_POINT) if _POINT in text else text
+
+
+@dataclasses.dataclass(frozen=True)
+class _Digits:
+    """How magnitudes are written: whether a point may come, and the largest automaton."""
+
+    point: bool
+    max_states: int
+
+    def between(self, low: Bound, high: Bound | None) -> Dfa:
+        """The magnitudes of an interval."""
+        machine = _Magnitudes(low, high, self.point)
+        alphabet = "0123456789" + _POINT
+        return machine_dfa(_START, machine.step, machine.accepts, alphabet, self.max_states)
+
+
+def _signed(low: Bound | None, high: Bound | None, digits: _Digits) -> Dfa:
+    """The numerals of an interval, the negative ones with their sign."""
+    nfa = Nfa(digits.max_states)
+    start, end = nfa.state(), nfa.state()
+    zero = Decimal(0)
+    if low is None or low.value < 0:
+        inner = Bound(zero, excluded=True)
+        if high is not None and high.value < 0:
+            inner = high.magnitude
+        magnitudes = digits.between(inner, None if low is None else low.magnitude)
+        nfa.move(nfa.append_dfa(magnitudes, nfa.append_bytes(b"-", start)), end)
+    if high is None or high.value >= 0:
+        inner = Bound(zero) if low is None or low.value < 0 else low
+        nfa.move(nfa.append_dfa(digits.between(inner, high), start), end)
+    return minimise(nfa.determinise(start, end))
+
+
+@dataclasses.dataclass(frozen=True)
+class _State:
+    """What has been read of a magnitude.
+
+    Attributes:
+        digits: how many digits of the whole part, or after the point; not counted on where the
+            count no longer matters.
+        low: how the digits so far compare with the bound's first digits (-1, 0 or 1).
+        high: the same for the upper bound.
+        after_point: whether the point has been read.
+        only_zero: whether the whole part is 0, which no digit follows.
+    """
+
+    digits: int = 0
+    low: int = 0
+    high: int = 0
+    after_point: bool = False
+    only_zero: bool = False
+
+
+_START = _State()
+
+
+class _Magnitudes:
+    """Reads a numeral without sign, and compares it with the bounds digit by digit."""
+
+    def __init__(self, low: Bound, high: Bound | None, point: bool) -> None:
+        self._low_whole, _, self._low_fraction = decimal_text(low.value).partition(_POINT)
+        self._high_whole, _, self._high_fraction = (
+            ("", "", "") if high is None else decimal_text(high.value).partition(_POINT)
         )
-        suffix = concat(_POINT, inside)
-        may_be_whole = not fraction and not low_excluded
-        return concat(literal(str(whole)), optional(suffix) if may_be_whole else suffix)
-    options = []
-    if fraction or low_excluded:
-        options.append(concat(literal(str(whole)), _POINT, _fractions_from(fraction, low_excluded)))
-        whole += 1
-    if whole < last_whole:
-        options.append(concat(_naturals(whole, last_whole - 1), _ANY_FRACTION))
-    if last_fraction:
-        suffix = concat(_POINT, _fractions_to(last_fraction, high_excluded))
-        options.append(concat(literal(str(last_whole)), optional(suffix)))
-    elif not high_excluded:
-        zeros = concat(_POINT, Repeat(literal("0"), 1, None))
-        options.append(concat(literal(str(last_whole)), optional(zeros)))
-    return union(*options)
+        self._low, self._high, self._point = low, high, point
+        self._whole_digits = max(len(self._low_whole), len(self._high_whole)) + 1
+        self._fraction_digits = max(len(self._low_fraction), len(self._high_fraction), 1)
+
+    def step(self, state: _State, char: str) -> _State | None:
+        if char == _POINT:
+            whole = self._compared(state)
+            if state.after_point or not self._point or not state.digits or whole is None:
+                return None
+            return whole
+        return self._fraction(state, char) if state.after_point else self._whole(state, char)
+
+    def accepts(self, state: _State) -> bool:
+        if not state.digits:
+            return False
+        if state.after_point:
+            return self._inside(state)
+        whole = self._compared(state)
+        return whole is not None and self._inside(whole)
+
+    def _whole(self, state: _State, char: str) -> _State | None:
+        if state.only_zero or (self._high and state.digits >= len(self._high_whole)):
+            return None
+        return _State(
+            min(state.digits + 1, self._whole_digits),
+            state.low or _compare(char, self._low_whole, state.digits),
+            state.high or _compare(char, self._high_whole, state.digits),
+            only_zero=state.digits == 0 and char == "0",
+        )
+
+    def _compared(self, state: _State) -> _State | None:
+        """The state after the point, before digits; None where the whole part is outside."""
+        low = _order(state.digits, len(self._low_whole)) or state.low
+        high = -1
+        if self._high is not None:
+            high = _order(state.digits, len(self._high_whole)) or state.high
+        return None if low < 0 or high > 0 else _State(0, low, high, after_point=True)
+
+    def _fraction(self, state: _State, char: str) -> _State | None:
+        low = state.low or _compare(char, self._low_fraction, state.digits, "0")
+        high = state.high or _compare(char, self._high_fraction, state.digits, "0")
+        if low < 0 or high > 0:
+            return None
+        # Away from both bounds all digits are free.
+        counted = self._fraction_digits if low and high else state.digits + 1
+        return _State(min(counted, self._fraction_digits), low, high, after_point=True)
+
+    def _inside(self, state: _State) -> bool:
+        """Whether the value is in the interval if no digit follows; none after the point is 0."""
+        if state.low == 0 and (state.digits < len(self._low_fraction) or self._low.excluded):
+            return False
+        if state.high == 0 and self._high is not None:
+            return state.digits < len(self._high_fraction) or not self._high.excluded
+        return True
 
 
-def _fractions_from(digits: str, excluded: bool) -> Node:
-    """Digits after the point of the fractions that are at least (above, if excluded) `digits`."""
-    if not digits:
-        return concat(_DIGITS, _digit(1, 9)) if excluded else _DIGITS
-    return union(
-        concat(literal(digits[0]), _fractions_from(digits[1:], excluded)),
-        concat(_digits_above(digits[0]), _DIGITS),
-    )
+def _compare(char: str, digits: str, index: int, beyond: str = "") -> int:
+    """The order of a digit and the one at `index`, which is `beyond` after the last."""
+    other = digits[index] if index < len(digits) else beyond
+    return (char > other) - (char < other)
 
 
-def _fractions_to(digits: str, excluded: bool) -> Node:
-    """Digits after the point of the fractions that are at most (below, if excluded) `digits`."""
-    if not digits:
-        return EMPTY
-    below = _digit(0, int(digits[0]) - 1) if digits[0] > "0" else _NOTHING
-    options = [concat(below, _DIGITS)]
-    if len(digits) > 1 or not excluded:
-        options.append(concat(literal(digits[0]), _fractions_to(digits[1:], excluded)))
-    return union(*options)
-
-
-def _fractions_between(low: str, high: str, low_excluded: bool, high_excluded: bool) -> Node:
-    """The same between two different digit strings of one length."""
-    if low[0] == high[0]:
-        rest = _fractions_between(low[1:], high[1:], low_excluded, high_excluded)
-        return concat(literal(low[0]), rest)
-    options = [
-        concat(literal(low[0]), _fractions_from(low[1:].rstrip("0"), low_excluded)),
-        concat(_digits_inside(low, high), _DIGITS),
-    ]
-    rest_of_high = high[1:].rstrip("0")
-    if rest_of_high or not high_excluded:
-        options.append(concat(literal(high[0]), _fractions_to(rest_of_high, high_excluded)))
-    return union(*options)
-
-
-def decimal_text(value: float) -> str:
-    """The shortest decimal numeral of a float, without exponent."""
-    text = format(decimal.Decimal(repr(value)), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _parts(value: float) -> tuple[int, str]:
-    """The whole part and the digits after the point of a number that is not negative."""
-    whole, _, fraction = decimal_text(value).partition(".")
-    return int(whole), fraction
+def _order(a: int, b: int) -> int:
+    return (a > b) - (a < b)

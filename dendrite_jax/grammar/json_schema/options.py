@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from dendrite_jax.grammar.automata.dfa_algebra import DEFAULT_ESCAPES
+from dendrite_jax.grammar.automata.json_quoting import DEFAULT_ESCAPES
 from dendrite_jax.grammar.errors import GrammarError
 
 KEY = "x-guidance"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.json_schema.intersect import intersect, normalised
+from dendrite_jax.grammar.json_schema.no_ops import UNSUPPORTED, forbids_all, is_no_op
 from dendrite_jax.grammar.json_schema.nodes import (
     AnyOf,
     AnyValue,
@@ -29,6 +29,7 @@ from dendrite_jax.grammar.json_schema.nodes import (
     String,
 )
 from dendrite_jax.grammar.json_schema.options import SchemaOptions
+from dendrite_jax.grammar.json_schema.references import References
 from dendrite_jax.grammar.json_schema.type_keywords import TYPES, TypeReader
 
 _APPLICATORS = ("const", "enum", "allOf", "anyOf", "oneOf", "$ref")
@@ -55,28 +56,6 @@ _TYPE_KEYWORDS = [
     "exclusiveMaximum",
     "multipleOf",
 ]
-# Keywords that constrain values and are not implemented; all other unknown keys are ignored.
-_UNSUPPORTED = [
-    "not",
-    "if",
-    "then",
-    "else",
-    "contains",
-    "minContains",
-    "maxContains",
-    "uniqueItems",
-    "propertyNames",
-    "dependencies",
-    "dependentRequired",
-    "dependentSchemas",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "$dynamicRef",
-    "$dynamicAnchor",
-    "$recursiveRef",
-    "$recursiveAnchor",
-]
-
 # Drafts in which "items" may be an array and "prefixItems" is unknown.
 _OLD_DRAFTS = ("draft-04", "draft-06", "draft-07", "draft/2019-09")
 
@@ -102,7 +81,7 @@ def parse_schema(schema: Any, options: SchemaOptions) -> ParsedSchema:
 
 class _SchemaReader:
     def __init__(self, document: Any, options: SchemaOptions) -> None:
-        self.document = document
+        self.references = References(document)
         self.options = options
         self.definitions: dict[str, Schema] = {}
         self.open: set[str] = set()
@@ -119,8 +98,9 @@ class _SchemaReader:
         if not isinstance(schema, Mapping):
             raise GrammarError(f"a schema is an object or a boolean, not {schema!r}", place)
         if not self.options.lenient:
-            for keyword in schema:
-                if keyword in _UNSUPPORTED:
+            refused = [name for name in schema if name in UNSUPPORTED]
+            for keyword in refused:
+                if not is_no_op(keyword, schema) and not (keyword == "not" and forbids_all(schema)):
                     raise GrammarError(f"keyword {keyword!r} is not supported", place)
         try:
             return self._read_keywords(schema, place)
@@ -132,13 +112,13 @@ class _SchemaReader:
             ) from exc
 
     def _read_keywords(self, schema: Mapping[str, Any], place: str) -> Schema:
-        result: Schema = AnyValue()
+        result: Schema = Nothing("not excludes every value") if forbids_all(schema) else AnyValue()
         pending: dict[str, Any] = {}
         for keyword, value in schema.items():
             if keyword in _APPLICATORS:
                 result = self._meet(result, self._typed(pending, schema, place))
                 pending = {}
-                result = self._apply(result, keyword, value, place)
+                result = self._apply(result, keyword, schema, place)
             elif keyword in _TYPE_KEYWORDS:
                 pending[keyword] = value
                 # Which properties are additional, and which items come after the prefix, depends
@@ -158,7 +138,7 @@ class _SchemaReader:
             pending[keyword] = [True] * len(value)
 
     def _meet(self, left: Schema, right: Schema) -> Schema:
-        return intersect(left, right, self._definition)
+        return intersect(left, right, self.definitions)
 
     def _typed(self, pending: dict[str, Any], schema: Mapping[str, Any], place: str) -> Schema:
         """What the keywords that depend on the type allow."""
@@ -169,54 +149,38 @@ class _SchemaReader:
         if not isinstance(names, list):
             raise GrammarError(f"type must be a string or an array, not {names!r}", place)
         options = tuple(self.types.read(name, pending, place) for name in names)
-        return normalised(AnyOf(options))
+        return normalised(AnyOf(options), self.definitions)
 
-    def _apply(self, result: Schema, keyword: str, value: Any, place: str) -> Schema:
-        here = f"{place}/{keyword}"
+    def _apply(self, result: Schema, keyword: str, schema: Mapping[str, Any], place: str) -> Schema:
+        value, here = schema[keyword], f"{place}/{keyword}"
         if keyword == "const":
             return self._meet(result, constant(value))
         if keyword == "$ref":
             if not isinstance(value, str):
                 raise GrammarError(f"$ref must be a string, not {value!r}", place)
-            self._define(value, place)
-            return Ref(value) if isinstance(result, AnyValue) else self._meet(result, Ref(value))
+            uri = self._define(value, schema)
+            return Ref(uri) if isinstance(result, AnyValue) else self._meet(result, Ref(uri))
         if not isinstance(value, list):
             raise GrammarError(f"{keyword} must be an array, not {value!r}", place)
         if keyword == "enum":
-            return self._meet(result, normalised(AnyOf(tuple(map(constant, value)))))
+            return self._meet(
+                result, normalised(AnyOf(tuple(map(constant, value))), self.definitions)
+            )
         options = tuple(self.read(option, f"{here}/{i}") for i, option in enumerate(value))
         if keyword == "allOf":
             for option in options:
                 result = self._meet(result, option)
             return result
         union = AnyOf(options) if keyword == "anyOf" else OneOf(options, here)
-        return self._meet(result, normalised(union))
+        return self._meet(result, normalised(union, self.definitions))
 
-    def _define(self, uri: str, place: str) -> None:
+    def _define(self, reference: str, schema: Mapping[str, Any]) -> str:
+        """Reads what a reference in `schema` names, and returns the name of the definition."""
+        uri, found = self.references.find(reference, schema)
         if uri not in self.definitions and uri not in self.open:
             self.open.add(uri)
-            self.definitions[uri] = self.read(self._look_up(uri, place), uri)
-
-    def _definition(self, uri: str) -> Schema:
-        if uri not in self.definitions:
-            raise GrammarError(f"$ref {uri!r} beside other keywords refers to itself")
-        return self.definitions[uri]
-
-    def _look_up(self, uri: str, place: str) -> Any:
-        if uri in ("#", "#/"):
-            return self.document
-        if not uri.startswith("#/"):
-            raise GrammarError(f"$ref {uri!r} is not supported; only #/... is", place)
-        found = self.document
-        for segment in uri[2:].split("/"):
-            key = unquote(segment).replace("~1", "/").replace("~0", "~")
-            if isinstance(found, Mapping) and key in found:
-                found = found[key]
-            elif isinstance(found, list) and key in map(str, range(len(found))):
-                found = found[int(key)]
-            else:
-                raise GrammarError(f"$ref {uri!r} leads nowhere: there is no {key!r}", place)
-        return found
+            self.definitions[uri] = self.read(found, uri)
+        return uri
 
 
 def constant(value: Any) -> Schema:

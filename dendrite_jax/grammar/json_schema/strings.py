@@ -8,7 +8,8 @@ import numpy as np
 
 from dendrite_jax.grammar.automata.charset import ANY
 from dendrite_jax.grammar.automata.dfa import DEAD, START, Dfa
-from dendrite_jax.grammar.automata.dfa_algebra import intersection, json_quoted, regex_dfa
+from dendrite_jax.grammar.automata.dfa_algebra import intersection, regex_dfa
+from dendrite_jax.grammar.automata.json_quoting import json_quoted
 from dendrite_jax.grammar.automata.minimise import minimise
 from dendrite_jax.grammar.automata.nfa import DEFAULT_MAX_STATES
 from dendrite_jax.grammar.automata.regex_ast import Chars, Repeat, concat, literal
@@ -40,18 +41,26 @@ def string_dfa(schema: String, escapes: str, max_states: int = DEFAULT_MAX_STATE
     """
     if not schema.rules:
         return _bounded_length(schema.min_length, schema.max_length, escapes, max_states)
-    raw = None
-    for rule in schema.rules:
-        if isinstance(rule, Pattern):
-            accepted = pattern_dfa(rule.regex, rule.whole, max_states)
-        else:
-            accepted = regex_dfa(literal(rule.text))
-        raw = accepted if raw is None else intersection(raw, accepted, max_states)
-    assert raw is not None
+    return json_quoted(text_dfa(schema, max_states), escapes)
+
+
+@functools.lru_cache(_CACHED)
+def text_dfa(schema: String, max_states: int = DEFAULT_MAX_STATES) -> Dfa:
+    """The texts that a schema with rules allows, not quoted.
+
+    Raises:
+        TooManyStatesError: an automaton on the way needs more than `max_states`.
+    """
+    parts = [
+        pattern_dfa(rule.regex, rule.whole, max_states)
+        if isinstance(rule, Pattern)
+        else regex_dfa(literal(rule.text))
+        for rule in schema.rules
+    ]
     if schema.min_length or schema.max_length is not None:
         length = Repeat(Chars(ANY), schema.min_length, schema.max_length)
-        raw = intersection(raw, regex_dfa(length, max_states), max_states)
-    return json_quoted(raw, escapes)
+        parts.append(regex_dfa(length, max_states))
+    return functools.reduce(lambda a, b: intersection(a, b, max_states), parts)
 
 
 @functools.lru_cache(8)

@@ -25,7 +25,8 @@ from dendrite_jax.grammar.json_schema.strings import pattern_dfa
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")
 
-_LARGEST_BOUND = 2.0**63
+# Above all doubles; an automaton has some states per digit of a bound.
+_LARGEST_BOUND = 10**309
 _LARGEST_MULTIPLE = 2**32
 
 Keywords = Mapping[str, Any]
@@ -162,7 +163,7 @@ def _number_of(keywords: Keywords, name: str, place: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise GrammarError(f"{name} must be a number, not {value!r}", place)
     if not abs(value) <= _LARGEST_BOUND:  # nor is NaN
-        raise GrammarError(f"{name} is {value}; its magnitude must be at most 2^63", place)
+        raise GrammarError(f"{name} is {value}; its magnitude must be at most 10^309", place)
     return value
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dendrite_jax.grammar.errors import GrammarError
 from dendrite_jax.grammar.grammar import Grammar, GrammarKind
+from dendrite_jax.grammar.json_schema.no_ops import without_no_ops
 
 _SETTINGS = re.compile(r"^[ \t]*%llguidance\s*(\{.*\})[ \t]*$", re.MULTILINE)
 # How its messages begin: the place in the Lark text, what is wrong, then an excerpt.
@@ -101,7 +102,8 @@ def to_lark(grammar: Grammar) -> str:
                 raise GrammarError(f"the %llguidance line is not JSON: {exc}") from exc
             text = text[: found.start()] + text[found.end() :]
     elif grammar.kind is GrammarKind.JSON_SCHEMA:
-        text = f"start: %json {grammar.source}"
+        schema = without_no_ops(json.loads(grammar.source))
+        text = f"start: %json {json.dumps(schema, ensure_ascii=False)}"
     else:
         pattern = grammar.source
         if grammar.kind is GrammarKind.CHOICE:

@@ -11,7 +11,8 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from dendrite_jax.cache import Appended, KVPool
+from dendrite_jax.cache import Appended, KVPool, KVShape, uniform_shape
+from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 ELSEWHERE = 0
 """The node of every text that is not in the trie."""
@@ -40,8 +41,12 @@ class TrieModel(struct.PyTreeNode):
         return 1
 
     @property
-    def kv_shape(self) -> dict[str, int]:
-        return {"num_layers": 1, "num_kv_heads": 1, "head_dim": 1}
+    def kv_shape(self) -> KVShape:
+        return uniform_shape(num_layers=1, num_kv_heads=1, head_dim=1)
+
+    @property
+    def policy(self) -> KernelPolicy:
+        return DEFAULT_POLICY
 
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]:
         """The pool as it was, and the node of each token, f32[lanes, tokens, 1]."""

@@ -1,14 +1,16 @@
-"""Sizing a cache from memory, and turning its flags into exceptions; host side."""
+"""Turning the flags of a cache into exceptions; host side."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from dendrite_jax.cache.state import (
+    BAD_LENGTH,
+    BAD_LOGITS,
+    BAD_TOKEN,
     CONTEXT_FULL,
     COUNT_TOO_LARGE,
     DUPLICATE_BRANCH,
@@ -17,6 +19,7 @@ from dendrite_jax.cache.state import (
     OUT_OF_BLOCKS,
     OUT_OF_SLOTS,
     SLOT_IN_USE,
+    STALE_BRANCH,
     UNKNOWN_BRANCH,
     Cache,
 )
@@ -28,45 +31,6 @@ class CapacityError(RuntimeError):
 
 class BranchError(ValueError):
     """A call could not use a branch as it was asked to."""
-
-
-def block_bytes(
-    *,
-    num_layers: int,
-    num_kv_heads: int,
-    head_dim: int,
-    dtype: jax.typing.DTypeLike,
-    block_size: int = 16,
-) -> int:
-    """Bytes of one block: the keys and values of `block_size` tokens in every layer."""
-    item = np.dtype(dtype).itemsize
-    return 2 * num_layers * num_kv_heads * block_size * head_dim * item
-
-
-def blocks_for_fraction(fraction: float, bytes_per_block: int, device: jax.Device) -> int:
-    """Blocks that fit in `fraction` of the device's free memory.
-
-    Raises:
-      ValueError: the fraction is not in (0, 1], or not even one block fits.
-    """
-    if not 0.0 < fraction <= 1.0:
-        raise ValueError(f"memory_fraction is {fraction}; it must be in (0, 1]")
-    free = free_bytes(device)
-    blocks = int(free * fraction) // bytes_per_block
-    if blocks < 1:
-        raise ValueError(
-            f"memory_fraction {fraction} of {free} free bytes is less than one block "
-            f"of {bytes_per_block} bytes"
-        )
-    return blocks
-
-
-def free_bytes(device: jax.Device) -> int:
-    """Free memory of a device, or of the machine where the device keeps no account (CPU)."""
-    account = device.memory_stats()
-    if account and "bytes_limit" in account:
-        return account["bytes_limit"] - account["bytes_in_use"]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def raise_errors(cache: Cache) -> None:
@@ -87,8 +51,10 @@ def find_error(
 
     Returns:
       A CapacityError when a branch stopped for want of blocks or context or no slot was left, a
-      BranchError when a call named a branch that is not held or one branch twice, gave one
-      fewer tokens than it said or searched from one without any, else None.
+      BranchError when a branch was given a token outside the vocabulary or its model gave no
+      distribution, or when a call named a branch that is not held or one branch twice, gave one
+      fewer tokens than it said, kept more than it holds, or asked what follows one that is empty
+      or cut, else None.
     """
     misuse, error, alive, length, ref_count, short = jax.device_get(
         (
@@ -114,6 +80,17 @@ def find_error(
             f"branches {full.tolist()} stopped at {length[full].tolist()} tokens: max_context is "
             f"{cache.max_context} and must hold the prompt and every new token"
         )
+    misfed = watched[error[watched] & BAD_TOKEN > 0]
+    if misfed.size:
+        return BranchError(
+            f"branches {misfed.tolist()} were given a token outside the model's vocabulary"
+        )
+    senseless = watched[error[watched] & BAD_LOGITS > 0]
+    if senseless.size:
+        return BranchError(
+            f"branches {senseless.tolist()} stopped: the model's logits for their next token are "
+            "NaN or infinite"
+        )
     if misuse & OUT_OF_SLOTS:
         return CapacityError(
             f"no slot was left for a new branch: num_slots is {cache.num_slots}, "
@@ -127,6 +104,15 @@ def find_error(
         return BranchError("a call named a branch that is not held (never opened, or freed before)")
     if misuse & COUNT_TOO_LARGE:
         return BranchError("append was told to take more tokens than it was given")
+    if misuse & BAD_LENGTH:
+        return BranchError(
+            "fork or truncate was told to keep more tokens than the branch holds, or fewer than 0"
+        )
+    if misuse & STALE_BRANCH:
+        return BranchError(
+            "a call asked what follows a branch that has no last hidden state: it holds no token, "
+            "or fork or truncate cut it; engine.rewind runs its last token again"
+        )
     if misuse & EMPTY_BRANCH:
         return BranchError("a search was given a root without a token: its prompt is empty")
     return None
