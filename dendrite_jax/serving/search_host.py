@@ -35,7 +35,7 @@ class Programs(NamedTuple):
     start: Any  # (pieces, state, roots, key, config) → loop; consumes the state
     advance: Any  # (model, pieces, loop) → loop; consumes the loop
     look: Any  # (pieces, loop) → result, whether unfinished
-    finish: Any  # (pieces, loop) → state, result; consumes the loop
+    finish: Any  # (pieces, *_apart(loop)) → state, result; consumes the state
 
 
 def programs(search: Search, options: Options | None = None) -> Programs:
@@ -51,12 +51,21 @@ def _programs(functions: Functions, options: tuple[tuple[str, Any], ...]) -> Pro
     def look(pieces: Any, loop: Any) -> tuple[SearchResult, Array]:
         return functions.read(pieces, loop), functions.unfinished(loop)
 
+    def finish(pieces: Any, state: State, rest: Any) -> tuple[State, SearchResult]:
+        loop = rest.replace(session=rest.session.replace(state=state))
+        return functions.finish(pieces, loop)
+
     return Programs(
         start=compiled(functions.start, static_argnames="config", donate_argnums=1),
         advance=compiled(functions.advance, donate_argnums=2),
         look=compiled(look),
-        finish=compiled(functions.finish, donate_argnums=1),
+        finish=compiled(finish, donate_argnums=1),
     )
+
+
+def _apart(loop: Any) -> tuple[State, Any]:
+    """The engine's state of a loop, and the loop without it: the end gives back nothing else."""
+    return loop.session.state, loop.replace(session=loop.session.replace(state=None))
 
 
 def compile_search(
@@ -86,7 +95,7 @@ def compile_search(
         advanced.lower(),
         started.lower(),
         own.look.lower(pieces, advanced.out_info),
-        own.finish.lower(pieces, advanced.out_info),
+        own.finish.lower(pieces, *_apart(advanced.out_info)),
         *also,
     ]
     with ThreadPoolExecutor(len(lowered)) as threads:
@@ -145,7 +154,7 @@ def search_on_host(
                 if watch is not None:
                     watch(result)
         finally:
-            state, result = own.finish(pieces, loop)
+            state, result = own.finish(pieces, *_apart(loop))
             if give_back is not None:
                 give_back(state)
     return state, jax.device_get(result)

@@ -159,7 +159,7 @@ def not_a_number(model: Model, state: State, thoughts: Thoughts) -> Scored:
 def sampled() -> tuple[np.ndarray, SearchResult]:
     """Samples without a stop rule under a scorer that gives NaN, one root without a branch."""
     state, ids = start(bigram(), PROMPTS, config=CACHE)
-    ids[3] = -1
+    ids = np.where(np.arange(LANES) == 3, -1, ids)
     run = partial(search.sample, expand=SampleThoughts(2), score=not_a_number)
     _, found = jax.jit(run, static_argnames="config")(
         bigram(), state, jnp.asarray(ids), jax.random.key(0), config=CONFIG
