@@ -157,7 +157,7 @@ def _row_bytes(state: State) -> int:
     """Bytes of one slot: its table row and scalars, its last hidden state and its key."""
     cache = state.cache
     per_slot = (cache.table, cache.length, cache.alive, cache.error)
-    own = (state.hidden, state.key, state.children)
+    own = (state.hidden, state.key, state.children, state.stale)
     return sum(array.nbytes // cache.num_slots for array in per_slot + own)
 
 
