@@ -217,7 +217,7 @@ def test_a_prompt_without_room_is_told_at_the_root() -> None:
     state = state.replace(cache=state.cache.replace(error=error))
     _, _, outcome = search.session.check_roots(state, jnp.asarray(ids))
     assert names(outcome) == ["no_room", "complete", "complete", "complete"]
-    cut = engine.truncate(state, jnp.asarray(ids[1:2]), jnp.array([1]))
+    cut, _ = engine.truncate(state, jnp.asarray(ids[1:2]), jnp.array([1]))
     _, roots, outcome = search.session.check_roots(cut, jnp.asarray(ids))
     assert names(outcome) == ["no_room", "stale_root", "complete", "complete"]
     assert roots.tolist() == [ids[0], NO_BRANCH, *ids[2:]]
