@@ -24,7 +24,7 @@ GUARD_COUNT = 1 << 30
 GUARD_VALUE = 77
 """What guard blocks hold: as their dtype rounds it: no plausible key or token run."""
 
-# Sticky flags of one branch; a flagged branch takes no more tokens.
+# Flags of one branch, which takes no more tokens until it is cut or its want is met (`resize`).
 OUT_OF_BLOCKS = 1
 CONTEXT_FULL = 2
 BAD_TOKEN = 4
