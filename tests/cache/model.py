@@ -45,11 +45,6 @@ class CacheModel:
             ("prefilled", "generated", "scored", "reused", "forks", "blocks_copied", "steps"), 0
         )
 
-    @property
-    def max_context(self) -> int:
-        size = self.config.block_size
-        return -(-self.config.max_context // size) * size
-
     def holders(self) -> Counter[Block]:
         """How many branches hold each block."""
         return Counter(block for branch in self.branches.values() for block in branch.blocks)
@@ -146,7 +141,7 @@ class CacheModel:
             if len(tokens[lane]) > width:
                 self.misuse |= COUNT_TOO_LARGE
             elif not branch.error and tokens[lane]:
-                if len(branch.tokens) + len(tokens[lane]) > self.max_context:
+                if len(branch.tokens) + len(tokens[lane]) > self.config.max_context:
                     branch.error = CONTEXT_FULL
                 else:
                     writes[lane] = branch

@@ -224,6 +224,19 @@ def test_a_context_that_is_no_whole_number_of_blocks_is_the_users(shared_engine:
         engine.generate([branch], 1, stop_tokens=[])
 
 
+def test_a_branch_without_a_distribution_ends_alone_and_is_named_when_it_goes_on(
+    engine: Engine, undisturbed: list[int]
+) -> None:
+    spoilt, sound = engine.prompt(PROMPT), engine.prompt(PROMPT, seed=5)
+    hidden = engine.state.hidden.at[spoilt, 3].set(np.nan)
+    engine.state = engine.state.replace(hidden=hidden)
+    (nothing, whole) = engine.generate([spoilt, sound], NEW, stop_tokens=[])
+    assert (nothing.tokens, nothing.text, nothing.finish) == ([], "", "bad_logits")
+    assert whole.tokens == undisturbed[:NEW]
+    with pytest.raises(BranchError, match=rf"branches \[{spoilt}\] stopped: .* NaN or infinite"):
+        engine.generate([spoilt, sound], 1, stop_tokens=[])
+
+
 def test_a_branch_freed_during_its_stream_is_an_error(
     engine: Engine, undisturbed: list[int]
 ) -> None:
