@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ PROMPT = list(range(10))
 NEW = 12
 
 # What is asked of an engine and its only branch, the type of the error, and what it must name.
-REFUSALS: dict[str, tuple[Callable[[Engine, int], object], type[Exception], str]] = {
+REFUSALS: dict[str, tuple[Callable[[Any, Any], object], type[Exception], str]] = {
     "empty prompt": (lambda e, b: e.prompt(""), PromptError, "prompt is empty.* at least one"),
     "no tokens": (lambda e, b: e.prompt([]), PromptError, "prompt is empty.* at least one"),
     "long prompt": (lambda e, b: e.prompt([1] * 65), PromptError, "65 tokens; max_context is 64"),
