@@ -41,7 +41,7 @@ class Row:
 
     Attributes:
       label: its name there.
-      method: of `search.methods.METHODS`.
+      method: of `search.registry`.
       sizes: of the method.
       seeds: how often every puzzle is searched.
       control: whether the search ranks by values, so that random ones are a control.

@@ -19,8 +19,8 @@ import numpy as np
 from dendrite_jax.benchmarks import harness
 from dendrite_jax.benchmarks.harness.counts import CountError
 from dendrite_jax.benchmarks.mcts.toy import Toy
-from dendrite_jax.search.mcts import Gumbel, Puct, Rule, Uct
-from dendrite_jax.search.mcts.config import SimulationConfig
+from dendrite_jax.search.monte_carlo import Gumbel, Puct, Rule, Uct
+from dendrite_jax.search.monte_carlo.config import SimulationConfig
 from dendrite_jax.search.tree import ROOT
 
 RULES: dict[str, Rule] = {"puct": Puct(), "uct": Uct(), "gumbel": Gumbel()}

@@ -12,11 +12,11 @@ import numpy as np
 from flax import struct
 
 from dendrite_jax.search import NO_NODE
-from dendrite_jax.search.mcts import Gumbel, Puct, Rule, Uct
-from dendrite_jax.search.mcts.config import SimulationConfig
-from dendrite_jax.search.mcts.core import Simulations, begin, run
-from dendrite_jax.search.mcts.growth import Expansion
-from dendrite_jax.search.mcts.statistics import Statistics
+from dendrite_jax.search.monte_carlo import Gumbel, Puct, Rule, Uct
+from dendrite_jax.search.monte_carlo.children import Children
+from dendrite_jax.search.monte_carlo.config import SimulationConfig
+from dendrite_jax.search.monte_carlo.simulation import Simulations, begin, run
+from dendrite_jax.search.monte_carlo.tree import MctsTree
 
 NUM_STATES = 997
 
@@ -46,16 +46,17 @@ class Toy(struct.PyTreeNode):
     def search(self, keys: jax.Array, config: SimulationConfig) -> Simulations:
         """Our core from state 0 of every problem."""
         problems = self.values.shape[0]
-        tree = Statistics.empty(
-            problems, config.num_nodes, config.num_children, root_value=self.values[:, 0]
+        tree = MctsTree.of_roots(
+            problems, config.num_nodes, config.num_children, root_worth=self.values[:, 0]
         )
         states = jnp.zeros((problems, config.num_nodes), jnp.int32)
         return run(self.expand, states, begin(tree, keys, config), config)[1]
 
     def expand(
-        self, states: jax.Array, nodes: jax.Array, first_child: jax.Array
-    ) -> tuple[jax.Array, Expansion]:
-        """`core.Expand`; carries the states i32[problems, nodes] of the nodes."""
+        self, states: jax.Array, tree: MctsTree, nodes: jax.Array, first_child: jax.Array
+    ) -> tuple[jax.Array, Children]:
+        """`simulation.MakeChildren`; carries the states i32[problems, nodes] of the nodes."""
+        del tree
         problem = self.problems[:, None]
         state = states[problem, jnp.maximum(nodes, 0)]
         moves = jnp.arange(self.prior_logits.shape[2])
@@ -63,9 +64,10 @@ class Toy(struct.PyTreeNode):
         rows = first_child[..., None] + moves
         rows = jnp.where((nodes == NO_NODE)[..., None], states.shape[1], rows)
         states = states.at[problem[..., None], rows].set(reached, mode="drop")
-        return states, Expansion(
+        return states, Children(
             prior_logits=self.prior_logits[problem, state],
-            value=self.values[problem[..., None], reached],
+            made=jnp.ones(reached.shape, bool),
+            worth=self.values[problem[..., None], reached],
             terminal=jnp.zeros(reached.shape, bool),
             out_of_room=jnp.zeros(nodes.shape, bool),
         )

@@ -31,16 +31,51 @@ seed_option = click.option(
     help="Seed of all sampling.",
 )
 
-METHODS = ("greedy", "sample", "best-of-n", "beam", "tot-bfs", "tot-dfs", "mcts")
-"""Names of `search.METHODS`, here too so that `--help` need not import jax."""
+METHODS = (
+    "greedy",
+    "sample",
+    "best_of_n",
+    "beam_search",
+    "step_beam",
+    "dvts",
+    "rebase",
+    "tree_of_thoughts",
+    "depth_first",
+    "mcts",
+    "best-of-n",
+    "beam",
+    "tot-bfs",
+    "tot-dfs",
+)
+"""Names of `registry.SEARCHES`, then of its aliases; here too so that `--help` imports no jax."""
 SIZES = {
-    "breadth": "Thoughts kept at each level: beam, tot-bfs.",
-    "proposals": "Thoughts sampled at each level (paths: best-of-n), or for each thought that is "
-    "expanded: tot-dfs, mcts.",
-    "expansions": "Thoughts expanded, at most: tot-dfs, mcts.",
+    "breadth": "Thoughts kept at each level (dvts: subtrees): step_beam, dvts, tree_of_thoughts.",
+    "proposals": "Thoughts sampled at each level, or for each thought that is expanded: "
+    "depth_first, mcts. Paths: sample, best_of_n.",
+    "expansions": "Thoughts expanded, at most: depth_first, mcts.",
     "simulations": "Walks from the root, at most: mcts.",
+    "width": "Beams: beam_search.",
+    "tokens": "Tokens of a beam, at most: beam_search.",
 }
 """The sizes that a method may have, and what they are."""
+
+
+def _above_zero(_context: click.Context, _option: click.Parameter, seconds: float | None) -> Any:
+    """Refuses a limit that is not positive."""
+    if seconds is not None and not seconds > 0:
+        raise click.BadParameter(f"{seconds} is not above 0 seconds")
+    return seconds
+
+
+time_limit_option = click.option(
+    "--time-limit",
+    type=float,
+    default=None,
+    metavar="SECONDS",
+    callback=_above_zero,
+    help="End the search after so long, compiling not counted, with the best so far; so does "
+    "Ctrl-C.",
+)
 
 
 def _in_a_folder(_context: click.Context, _option: click.Parameter, path: Path | None) -> Any:
@@ -73,7 +108,7 @@ def method_options(command: F) -> F:
         decorated = click.option(f"--{name}", type=int, default=None, help=text)(decorated)
     choice = click.Choice(METHODS)
     return click.option(
-        "--method", type=choice, default="tot-bfs", show_default=True, help="The search."
+        "--method", type=choice, default="tree_of_thoughts", show_default=True, help="The search."
     )(decorated)
 
 
@@ -112,12 +147,27 @@ def working(console: Console, text: str, quiet: bool) -> Iterator[None]:
         yield
 
 
-def draw_each(console: Console, drawings: Iterable[RenderableType]) -> None:
-    """Draws each over the last on a terminal; elsewhere prints the last one, unwrapped."""
+@contextmanager
+def drawing(console: Console, quiet: bool) -> Iterator[Callable[[RenderableType], None]]:
+    """A function that draws over what it drew last; off a terminal the last is printed at the end.
+
+    Nothing is drawn when quiet.
+    """
+    if quiet:
+        yield lambda _: None
+        return
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-            for drawing in drawings:
-                live.update(drawing, refresh=True)
+            yield lambda drawn: live.update(drawn, refresh=True)
         return
-    *_, last = drawings
-    console.print(last, soft_wrap=True)
+    last: list[RenderableType] = []
+    yield lambda drawn: last.__setitem__(slice(None), [drawn])
+    for drawn in last:
+        console.print(drawn, soft_wrap=True)
+
+
+def draw_each(console: Console, drawings: Iterable[RenderableType]) -> None:
+    """Draws each over the last; off a terminal prints the last one."""
+    with drawing(console, quiet=False) as draw:
+        for drawn in drawings:
+            draw(drawn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,18 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 from rich.text import Text
-from rich.tree import Tree
 
 from dendrite_jax.cli.common import (
     METHODS,
     compile_cache_option,
-    draw_each,
+    drawing,
     dtype_option,
     html_option,
     json_option,
     method_options,
     model_option,
     seed_option,
+    time_limit_option,
     working,
 )
 from dendrite_jax.cli.loading import loading_bar
@@ -30,17 +30,20 @@ from dendrite_jax.cli.loading import loading_bar
 if TYPE_CHECKING:
     from dendrite_jax.search import Scorer, SearchResult
     from dendrite_jax.search.export import Decode
-    from dendrite_jax.search.methods import Method
+    from dendrite_jax.search.registry import Search
     from dendrite_jax.serving import Engine
     from dendrite_jax.text import Tokenizer
 
 
 _WITHOUT_EFFECT: dict[str, set[str]] = {
-    "verdict": {"beam"},
-    "hopeless": set(METHODS) - {"tot-dfs"},
-    "temperature": {"greedy"},
-    "top_k": {"greedy"},
-    "top_p": {"greedy"},
+    "depth": {"beam_search"},
+    "thought_tokens": {"beam_search"},
+    "stop_strings": {"beam_search"},
+    "verdict": {"beam", "beam_search"},
+    "hopeless": set(METHODS) - {"depth_first", "tot-dfs"},
+    "temperature": {"greedy", "beam_search"},
+    "top_k": {"greedy", "beam_search"},
+    "top_p": {"greedy", "beam_search"},
 }
 """Options, and the methods that do not look at them."""
 
@@ -70,12 +73,13 @@ _WITHOUT_EFFECT: dict[str, set[str]] = {
     "--hopeless",
     default=-math.inf,
     show_default=True,
-    help="A thought with a lower score is a dead end: tot-dfs.",
+    help="A thought with a lower score is a dead end: depth_first.",
 )
 @click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token.")
 @click.option("--top-k", type=int, default=None)
 @click.option("--top-p", type=float, default=None)
 @dtype_option
+@time_limit_option
 @seed_option
 @json_option
 @html_option
@@ -94,11 +98,14 @@ def search(
     top_k: int | None,
     top_p: float | None,
     dtype: str | None,
+    time_limit: float | None,
     seed: int,
     as_json: bool,
     html: Path | None,
 ) -> None:
     """Search the continuations of a prompt, a thought (such as a line) at a time.
+
+    Ctrl-C ends the search and keeps the best so far.
 
     \b
     Examples:
@@ -110,14 +117,14 @@ def search(
     from dendrite_jax.models import load
     from dendrite_jax.search.export import to_html, to_json
     from dendrite_jax.serving import Engine
-    from dendrite_jax.serving.search import ThoughtShape, text_method
+    from dendrite_jax.serving.text_search import ThoughtShape, text_search
     from dendrite_jax.serving.validation import check_prompt, check_text
 
     _check_effect(method)
     shape = ThoughtShape(thought_tokens, depth, hopeless)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     # Bad options are refused before the weights are read; the stop rules need the vocabulary.
-    plan = text_method(method, StopRules.of(), (), thoughts=shape, sampling=sampling, sizes=sizes)
+    plan = text_search(method, StopRules.of(), (), thoughts=shape, sampling=sampling, sizes=sizes)
     check_text(prompt)
     for field, texts in (("--stop", stop_strings), ("--verdict", verdict or ())):
         for text in texts:
@@ -129,9 +136,9 @@ def search(
     ids = tokenizer.encode(prompt, add_special_tokens=True)
     check_prompt(ids, pretrained.model.vocab_size, len(ids))
     engine = Engine(
-        *pretrained, max_context=len(ids) + depth * thought_tokens, num_slots=plan.config.num_slots
+        *pretrained, max_context=len(ids) + plan.path_tokens, num_slots=plan.config.num_slots
     )
-    bound = text_method(
+    bound = text_search(
         method,
         engine.stop_rules(stop_strings),
         tokenizer.eos_ids,
@@ -146,7 +153,7 @@ def search(
     def decode(tokens: Sequence[int]) -> str:
         return tokenizer.decode(tokens, continuation=True)
 
-    found = _run(engine, root, bound, seed, decode, prompt, quiet=as_json)
+    found = _run(engine, root, bound, seed, time_limit, decode, prompt, quiet=as_json)
     if html is not None:
         html.write_text(to_html(found, decode=decode, title=prompt), encoding="utf-8")
     if as_json:
@@ -161,7 +168,8 @@ def _check_effect(method: str) -> None:
     for name, methods in _WITHOUT_EFFECT.items():
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and method in methods:
-            raise ValueError(f"--{name.replace('_', '-')} has no effect on method {method!r}")
+            option = "--stop" if name == "stop_strings" else f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} has no effect on method {method!r}")
 
 
 def _scorer(tokenizer: Tokenizer, verdict: tuple[str, str] | None) -> Scorer:
@@ -185,28 +193,24 @@ def _scorer(tokenizer: Tokenizer, verdict: tuple[str, str] | None) -> Scorer:
 def _run(
     engine: Engine,
     root: int,
-    method: Method,
+    search: Search,
     seed: int,
+    time_limit: float | None,
     decode: Decode,
     title: str,
     quiet: bool,
 ) -> SearchResult:
-    """Runs the search step by step, drawing the tree after each."""
+    """Runs the search, drawing the tree after each part of it."""
     from dendrite_jax.search.export import to_rich
-    from dendrite_jax.serving.search import search_from
+    from dendrite_jax.serving.text_search import search_from
 
-    results = []
+    with drawing(Console(), quiet) as draw:
 
-    def views() -> Iterator[Tree]:
-        for view in search_from(engine, root, method, seed):
-            results.append(view.result)
-            yield to_rich(view.result, decode=decode, title=title, kept=view.kept[0].tolist())
+        def watch(result: SearchResult) -> None:
+            draw(to_rich(result, decode=decode, title=title))
 
-    if quiet:
-        *_, last = search_from(engine, root, method, seed)
-        return last.result
-    draw_each(Console(), views())
-    return results[-1]
+        shown = None if quiet else watch
+        return search_from(engine, root, search, seed, watch=shown, time_limit=time_limit)
 
 
 def _print_answers(found: SearchResult, decode: Decode, title: str) -> None:
@@ -217,10 +221,11 @@ def _print_answers(found: SearchResult, decode: Decode, title: str) -> None:
     for answer in report["answers"]:
         console.print(Text(f"\n{float(answer['value']):.4g}\n{title}{answer['text']}"))
     if not report["answers"]:
-        console.print("\nno answer found")
+        console.print(f"\nno answer found: {report['reason']}", soft_wrap=True)
     ledger = report["ledger"]
     console.print(
         f"\n{len(report['nodes']) - 1} nodes, {ledger['forks']} forks, "
         f"{ledger['generated']} tokens generated, {ledger['reused']} not recomputed thanks to forks"
         + ("; stopped growing for want of room" if report["at_capacity"] else "")
+        + ("; cut before its end" if report["cut"] else "")
     )

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.tree import Tree
 
 from dendrite_jax.cli.common import (
     compile_cache_option,
-    draw_each,
+    drawing,
     html_option,
     json_option,
     method_options,
     print_json,
     seed_option,
+    time_limit_option,
     working,
 )
 
 if TYPE_CHECKING:
-    from dendrite_jax.tasks.game24.solutions import Results, Snapshot
+    from dendrite_jax.tasks.game24.solutions import Snapshot
     from dendrite_jax.tasks.game24.solve import Game24Search
 
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 @click.argument("puzzle")
 @click.option("--target", default=24, show_default=True, help="The number to make, 1 to 100.")
 @method_options
+@time_limit_option
 @seed_option
 @json_option
 @html_option
@@ -42,6 +42,7 @@ def solve(
     target: int,
     method: str,
     sizes: dict[str, int],
+    time_limit: float | None,
     seed: int,
     as_json: bool,
     html: Path | None,
@@ -50,6 +51,7 @@ def solve(
 
     The embedded model proposes steps and says whether each can still reach the target; the search
     keeps the best. It is a small model trained for this task. Exits with 1 if nothing was found.
+    Ctrl-C ends the search and keeps the best so far.
 
     \b
     Examples:
@@ -70,10 +72,10 @@ def solve(
         search = Game24Search(*load_solver(), method=method, sizes=sizes)
     with working(console, "compiling (once; kept for the next run)", quiet=as_json):
         search.compile()
-    snapshot = _search(search, numbers, target, seed, console, quiet=as_json)
+    snapshot = _search(search, numbers, target, seed, time_limit, console, quiet=as_json)
     if html is not None:
         _write_page(html, snapshot, search)
-    summary = _summary(search.judge(snapshot), search, time.perf_counter() - started)
+    summary = _summary(snapshot, search, time.perf_counter() - started)
     if as_json:
         print_json(summary)
     else:
@@ -87,42 +89,40 @@ def _search(
     numbers: tuple[int, ...],
     target: int,
     seed: int,
+    time_limit: float | None,
     console: Console,
     quiet: bool,
 ) -> Snapshot:
-    """Runs the search step by step, drawing the tree after each."""
+    """Runs the search, drawing the tree after each part of it."""
     from dendrite_jax.search.export import to_rich
 
-    snapshots = []
+    with drawing(console, quiet) as draw:
 
-    def views() -> Iterator[Tree]:
-        for snapshot in search.levels([numbers], target, seed):
-            snapshots.append(snapshot)
-            yield to_rich(
-                snapshot.view.result,
+        def watch(snapshot: Snapshot) -> None:
+            drawn = to_rich(
+                snapshot.result,
                 decode=search.tokenizer.decode,
                 title=snapshot.title,
-                kept=snapshot.view.kept[0].tolist(),
                 show_value=lambda value: f"{math.exp(value):.3f}",  # how sure the model is
             )
+            draw(drawn)
 
-    if quiet:
-        *_, last = search.levels([numbers], target, seed)
-        return last
-    draw_each(console, views())
-    return snapshots[-1]
+        shown = None if quiet else watch
+        return search.search([numbers], target, seed, watch=shown, time_limit=time_limit)
 
 
 def _write_page(path: Path, snapshot: Snapshot, search: Game24Search) -> None:
     from dendrite_jax.search.export import to_html
 
-    page = to_html(snapshot.view.result, decode=search.tokenizer.decode, title=snapshot.title)
+    page = to_html(snapshot.result, decode=search.tokenizer.decode, title=snapshot.title)
     path.write_text(page, encoding="utf-8")
 
 
-def _summary(results: Results, search: Game24Search, seconds: float) -> dict[str, Any]:
+def _summary(snapshot: Snapshot, search: Game24Search, seconds: float) -> dict[str, Any]:
+    from dendrite_jax.search import explain
     from dendrite_jax.tasks.game24.solve import PROMPT_TOKENS
 
+    results = search.judge(snapshot)
     solution = results.solutions[0]
     right = next((answer for answer in solution.answers if answer.solved), None)
     ledger = results.ledger
@@ -132,6 +132,8 @@ def _summary(results: Results, search: Game24Search, seconds: float) -> dict[str
         "expression": right.expression if right else None,
         "steps": list(right.lines) if right else [],
         "answers": [asdict(answer) for answer in solution.answers],
+        "reason": explain(snapshot.result) or None,
+        "cut": bool(snapshot.result.cut[0]),
         "nodes": solution.nodes,
         "legal_nodes": solution.legal_nodes,
         "forks": ledger["forks"],
@@ -146,6 +148,8 @@ def _summary(results: Results, search: Game24Search, seconds: float) -> dict[str
 def _print_summary(console: Console, summary: dict[str, Any]) -> None:
     if summary["expression"] is None:
         console.print(f"[bold red]no expression found that makes {summary['target']}[/]")
+        if not summary["answers"]:
+            console.print(summary["reason"], soft_wrap=True)
     else:
         console.print(f"[bold green]{summary['expression']} = {summary['target']}[/]")
     console.print(
@@ -153,5 +157,5 @@ def _print_summary(console: Console, summary: dict[str, Any]) -> None:
         f"{summary['microseconds_per_fork']:.1f} µs each, "
         f"{summary['tokens_prefilled'] + summary['tokens_generated']} tokens computed, "
         f"{summary['tokens_not_recomputed']} not recomputed thanks to forks, "
-        f"{summary['seconds']:.1f} s"
+        f"{summary['seconds']:.1f} s" + ("; cut before its end" if summary["cut"] else "")
     )

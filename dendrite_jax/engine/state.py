@@ -183,19 +183,16 @@ def truncate(state: State, branch_ids: Array, lengths: Array) -> tuple[State, Ar
 
 
 def without_stale(state: State, branch_ids: Array) -> tuple[State, Array]:
-    """Branch ids i32[n] for a call that asks what follows: −1 for a branch that cannot tell.
+    """Branch ids i32[n] for a call that asks what follows: −1 for a stale branch.
 
-    That is a stale one, which raises a misuse flag; not one that is flagged itself, which takes no
-    token anyway.
+    That raises a misuse flag, save where the branch's own flag tells already why it stopped.
     """
     cache = state.cache
     slot = jnp.clip(branch_ids, 0, cache.num_slots - 1)
-    refused = (
-        (branch_ids == slot) & cache.alive[slot] & state.stale[slot] & (cache.error[slot] == 0)
-    )
-    misuse = cache.misuse | jnp.where(jnp.any(refused), STALE_BRANCH, 0)
-    ids = jnp.where(refused, kv.NO_BRANCH, branch_ids)
-    return state.replace(cache=cache.replace(misuse=misuse)), ids
+    stale = (branch_ids == slot) & cache.alive[slot] & state.stale[slot]
+    misuse = jnp.where(jnp.any(stale & (cache.error[slot] == 0)), STALE_BRANCH, 0)
+    cache = cache.replace(misuse=cache.misuse | misuse)
+    return state.replace(cache=cache), jnp.where(stale, kv.NO_BRANCH, branch_ids)
 
 
 def resize(state: State, config: CacheConfig) -> State:

@@ -1,43 +1,55 @@
 """Searches: pure functions over the engine, batched over problems."""
 
-from dendrite_jax.search.beam_search import BeamSearchConfig, beam_search
-from dendrite_jax.search.best_of_n import BestOfNConfig, best_of_n
-from dendrite_jax.search.branches import AnyScorer, StatefulScorer
-from dendrite_jax.search.depth_first import DepthFirstConfig, depth_first
-from dendrite_jax.search.dvts import DVTSConfig, dvts
-from dendrite_jax.search.expand import Expand, SampleThoughts, Thoughts
-from dendrite_jax.search.mcts import Gumbel, MctsConfig, Puct, Uct, mcts
-from dendrite_jax.search.readout import (
-    SURE_LIKELY_IMPOSSIBLE,
-    Readout,
-    ValueHead,
-    ValueTokens,
+from dendrite_jax.search.backtracking import DepthFirstConfig, depth_first
+from dendrite_jax.search.beam import BeamSearchConfig, beam_search
+from dendrite_jax.search.levels import (
+    BestOfNConfig,
+    DVTSConfig,
+    RebaseConfig,
+    SampleConfig,
+    StepBeamConfig,
+    TreeOfThoughtsConfig,
+    best_of_n,
+    dvts,
+    greedy,
+    rebase,
+    sample,
+    step_beam,
+    tree_of_thoughts,
 )
-from dendrite_jax.search.rebase import RebaseConfig, rebase
-from dendrite_jax.search.report import path_tokens
+from dendrite_jax.search.monte_carlo import Gumbel, MctsConfig, Puct, Uct, mcts
+from dendrite_jax.search.outcome import OUTCOME_NAMES
+from dendrite_jax.search.piece import Piece
+from dendrite_jax.search.protocol import Pieces
+from dendrite_jax.search.report import explain, path_tokens
 from dendrite_jax.search.result import SearchResult
-from dendrite_jax.search.reward_model import RewardModel
-from dendrite_jax.search.sample import SampleConfig, greedy, sample
-from dendrite_jax.search.scoring import (
+from dendrite_jax.search.score import (
+    SURE_LIKELY_IMPOSSIBLE,
     AnswerTokens,
     RandomValues,
+    Readout,
+    RewardModel,
     Scored,
     Scorer,
+    ValueHead,
+    ValueTokens,
+    Vote,
     mean_loglikelihood,
     path_key,
     revalue,
     sum_loglikelihood,
     thought_key,
     usable_value,
+    vote,
 )
 from dendrite_jax.search.select import Select, best_first
-from dendrite_jax.search.step_beam import StepBeamConfig, step_beam
+from dendrite_jax.search.session import AnyScorer, Session, StatefulScorer
+from dendrite_jax.search.thoughts import Expand, SampleThoughts, Thoughts
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
-from dendrite_jax.search.tree_of_thoughts import TreeOfThoughtsConfig, tree_of_thoughts
-from dendrite_jax.search.vote import Vote, vote
 
 __all__ = [
     "NO_NODE",
+    "OUTCOME_NAMES",
     "ROOT",
     "SURE_LIKELY_IMPOSSIBLE",
     "AnswerTokens",
@@ -49,6 +61,8 @@ __all__ = [
     "Expand",
     "Gumbel",
     "MctsConfig",
+    "Piece",
+    "Pieces",
     "Puct",
     "RandomValues",
     "Readout",
@@ -61,6 +75,7 @@ __all__ = [
     "SearchResult",
     "SearchTree",
     "Select",
+    "Session",
     "StatefulScorer",
     "StepBeamConfig",
     "Thoughts",
@@ -74,6 +89,7 @@ __all__ = [
     "best_of_n",
     "depth_first",
     "dvts",
+    "explain",
     "greedy",
     "mcts",
     "mean_loglikelihood",

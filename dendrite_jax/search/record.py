@@ -6,9 +6,29 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.engine import NO_TOKEN
-from dendrite_jax.search.expand import Thoughts
-from dendrite_jax.search.scoring import Scored
+from dendrite_jax.search.score.scored import Scored
+from dendrite_jax.search.thoughts import Thoughts
 from dendrite_jax.search.tree import NO_NODE, SearchTree
+
+
+def thought_fields(
+    thoughts: Thoughts, scored: Scored, shape: tuple[int, ...], thought_tokens: int
+) -> dict[str, Array]:
+    """The fields of `SearchTree` that thoughts bring with them, of a shape [problems, …, n].
+
+    A lane without a branch leaves its row as an unused one is.
+    """
+    made = thoughts.branch >= 0
+    padding = ((0, 0), (0, thought_tokens - thoughts.tokens.shape[1]))
+    tokens = jnp.pad(thoughts.tokens, padding, constant_values=NO_TOKEN)
+    rows = {
+        "parent": jnp.where(made, thoughts.parent, NO_NODE),
+        "tokens": jnp.where(made[:, None], tokens, NO_TOKEN),
+        "raw_logprob": jnp.where(made, thoughts.raw_logprob, 0.0),
+        "logprob": jnp.where(made, thoughts.logprob, 0.0),
+        "merge_key": jnp.where(made, scored.merge_key, 0),
+    }
+    return {name: row.reshape(*shape, *row.shape[1:]) for name, row in rows.items()}
 
 
 def record_thoughts(
@@ -19,7 +39,8 @@ def record_thoughts(
     scored: Scored,
     value: Array,
     ends: Array,
-) -> tuple[SearchTree, Array]:
+    outcome: Array,
+) -> SearchTree:
     """Writes thoughts at the nodes from `first` on.
 
     Args:
@@ -30,24 +51,16 @@ def record_thoughts(
       scored: their judgement.
       value: f32[problems, n], the scorer's, −inf where it is of no use.
       ends: bool[problems, n], the thought ends its path.
-
-    Returns:
-      The tree, and the nodes i32[problems, n]; a lane without a branch leaves its node unused.
+      outcome: i32[problems, n], what became of each.
     """
     shape = value.shape
     made = (thoughts.branch >= 0).reshape(shape)
-    padding = ((0, 0), (0, tree.tokens.shape[2] - thoughts.tokens.shape[1]))
-    tokens = jnp.pad(thoughts.tokens, padding, constant_values=NO_TOKEN)
-    tree = tree.write(
+    return tree.write(
         first,
-        parent=jnp.where(made, thoughts.parent.reshape(shape), NO_NODE),
+        **thought_fields(thoughts, scored, shape, tree.tokens.shape[2]),
         depth=jnp.where(made, depth, 0),
-        tokens=tokens.reshape(*shape, -1),
-        raw_logprob=thoughts.raw_logprob.reshape(shape),
-        logprob=thoughts.logprob.reshape(shape),
         value=value,
-        merge_key=jnp.where(made, scored.merge_key.reshape(shape), 0),
         visits=made.astype(jnp.int32),
         terminal=made & ends,
+        outcome=outcome,
     )
-    return tree, first + jnp.broadcast_to(jnp.arange(shape[1]), shape)

@@ -27,6 +27,7 @@ class SearchTree(struct.PyTreeNode):
     merge_key: Array  # i32[problems, nodes], the scorer's; equal for one state or answer
     visits: Array  # i32[problems, nodes], times that the search went through the node
     terminal: Array  # bool[problems, nodes], the node ends its path
+    outcome: Array  # i32[problems, nodes], what became of the node; an index of OUTCOME_NAMES
 
     @classmethod
     def empty(cls, problems: int, nodes: int, thought_tokens: int) -> SearchTree:
@@ -42,6 +43,7 @@ class SearchTree(struct.PyTreeNode):
             merge_key=jnp.zeros(shape, jnp.int32),
             visits=jnp.zeros(shape, jnp.int32).at[:, ROOT].set(1),
             terminal=jnp.zeros(shape, bool),
+            outcome=jnp.zeros(shape, jnp.int32),
         )
 
     def write(self, first: Array | int, **rows: Array) -> SearchTree:

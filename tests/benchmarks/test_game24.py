@@ -19,7 +19,7 @@ from dendrite_jax.benchmarks.game24.plot import success_plot
 from dendrite_jax.benchmarks.game24.table import Row
 from dendrite_jax.benchmarks.game24.uniform_play import success_of_one_play, success_of_plays
 from dendrite_jax.benchmarks.harness.intervals import interval
-from dendrite_jax.search import methods
+from dendrite_jax.search import registry
 from dendrite_jax.tasks.game24.game.graph import load_test_puzzles
 from dendrite_jax.tasks.game24.game.rules import as_state, legal_moves
 from dendrite_jax.tasks.game24.solutions import Answer, Results, Solution
@@ -90,8 +90,8 @@ def test_people_see_rates_with_their_intervals(
 
 def test_every_row_is_a_search_that_can_be_built() -> None:
     for row in (*game24.ROWS, *game24.DEEP_ROWS):
-        assert set(row.sizes) <= set(methods.sizes_of(row.method))
-    assert {row.method for row in game24.ROWS} == set(methods.METHODS)
+        assert set(row.sizes) <= set(registry.sizes_of(row.method))
+    assert {row.method for row in game24.ROWS} == {"greedy", "sample", "mcts", *registry.ALIASES}
 
 
 @pytest.mark.parametrize(

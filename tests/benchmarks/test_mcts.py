@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dendrite_jax.benchmarks.mcts import table as mcts
-from dendrite_jax.search.mcts import Uct
+from dendrite_jax.search.monte_carlo import Uct
 
 
 def test_a_rule_is_timed_beside_mctx(

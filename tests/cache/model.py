@@ -112,7 +112,7 @@ class CacheModel:
         """Follows `resize` to capacities that hold what is held."""
         before, self.config = self.config, config
         lifted = OUT_OF_BLOCKS if config.num_blocks > before.num_blocks else 0
-        if config.max_blocks > before.max_blocks:
+        if config.max_context > before.max_context:
             lifted |= CONTEXT_FULL
         for branch in self.branches.values():
             branch.error &= ~lifted

@@ -139,8 +139,8 @@ def test_a_flagged_branch_takes_no_more_even_with_blocks_to_spare() -> None:
 def test_a_full_context_flags_the_branch_and_keeps_what_it_holds() -> None:
     harness = Harness()
     full, other = harness.open(2)
-    context = harness.model.config.max_context
-    assert context == 14  # the last of its four blocks has room for two tokens more
+    context = SMALL.max_context
+    assert context == 14  # in the middle of a block
     for count in (6, 6, 2):
         assert harness.append({full: count}) == [True]
     assert harness.append({full: 1, other: 6}) == [False, True]

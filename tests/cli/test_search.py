@@ -126,7 +126,7 @@ def test_other_searches_go_the_same_way(dendrite: Dendrite, checkpoint: str, met
         (["--method", "greedy", "--hopeless", "x"], "'x' is not a valid float"),
         (["--method", "greedy"], "breadth is no size of method 'greedy', which takes none"),
         (["--method", "beam", "--verdict", "a", "b"], "--verdict has no effect on method 'beam'"),
-        (["--hopeless", "-1"], "--hopeless has no effect on method 'tot-bfs'"),
+        (["--hopeless", "-1"], "--hopeless has no effect on method 'tree_of_thoughts'"),
         (["--method", "greedy", "--top-k", "3"], "--top-k has no effect on method 'greedy'"),
         (["--method", "guess"], "'--method': 'guess' is not"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from cli.conftest import Dendrite
 from dendrite_jax.cli.common import METHODS, SIZES
 from dendrite_jax.cli.main import cli
-from dendrite_jax.search import methods
+from dendrite_jax.search import registry
 
 COMMANDS = [[], *([name] for name in cli.commands)]
 
@@ -84,8 +84,8 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
 
 
 def test_the_methods_offered_are_those_of_the_table() -> None:
-    assert set(METHODS) == set(methods.METHODS)
-    assert set(SIZES) == {size for name in METHODS for size in methods.sizes_of(name)}
+    assert METHODS == (*registry.SEARCHES, *registry.ALIASES)
+    assert set(SIZES) == {size for name in METHODS for size in registry.sizes_of(name)}
 
 
 def test_a_folder_without_a_model_is_named(dendrite: Dendrite, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ HOST_MODULES = {
     "dendrite_jax.cache.errors",
     "dendrite_jax.cache.resize",
     "dendrite_jax.engine.stop_strings",
-    "dendrite_jax.search.export.document",
+    "dendrite_jax.search.export.json_document",
     "dendrite_jax.search.report",
 }
 

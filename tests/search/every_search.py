@@ -47,7 +47,7 @@ THOUGHT_SEARCHES = {
         search.tree_of_thoughts, TreeOfThoughtsConfig(breadth=2, proposals=5, depth=3)
     ),
     "depth_first": ThoughtSearch(
-        search.depth_first, DepthFirstConfig(proposals=3, depth=3, steps=5, num_answers=4)
+        search.depth_first, DepthFirstConfig(proposals=3, depth=3, expansions=5, num_answers=4)
     ),
     "step_beam": ThoughtSearch(
         search.step_beam, StepBeamConfig(n=4, beam_width=2, iterations=3, aggregate="min")

@@ -13,9 +13,10 @@ import pytest
 
 from dendrite_jax.engine import NO_TOKEN, State
 from dendrite_jax.search import SearchResult, TreeOfThoughtsConfig
-from dendrite_jax.search.levels import start as start_thoughts
+from dendrite_jax.search.levels.loop import start as start_thoughts
+from dendrite_jax.search.protocol import Pieces
 from engine.programs import LANES, bigram, start
-from search.every_search import DISTINCT_SEARCHES, model_of, program
+from search.every_search import DISTINCT_SEARCHES, EXPAND, model_of, program
 from search.programs import CACHE, assert_only_roots_held
 
 pytestmark = pytest.mark.slow
@@ -105,8 +106,10 @@ def test_vmap_over_states_is_a_loop_over_them(name: str) -> None:
 
 def test_one_key_is_split_among_the_problems() -> None:
     state, ids = start(bigram(), PROMPTS, config=CACHE)
-    begin = jax.jit(start_thoughts, static_argnums=(3, 4))
-    with_one = begin(state, ids, jax.random.key(5), THOUGHTS, 4)
-    with_each = begin(state, ids, jax.random.split(jax.random.key(5), LANES), THOUGHTS, 4)
+    begin = jax.jit(start_thoughts, static_argnums=4)
+    pieces = Pieces(EXPAND)
+    with_one = begin(pieces, state, ids, jax.random.key(5), THOUGHTS)
+    keys = jax.random.split(jax.random.key(5), LANES)
+    with_each = begin(pieces, state, ids, keys, THOUGHTS)
     assert_same(jax.device_get(with_one.state.key), jax.device_get(with_each.state.key))
     assert len(np.unique(np.asarray(with_one.state.key)[ids], axis=0)) == LANES

@@ -62,6 +62,20 @@ def test_a_search_holds_one_pool(name: str) -> None:
     assert memory.temp_size_in_bytes < POOL_BYTES / 50
 
 
+@pytest.mark.parametrize("name", ["beam_search", "dvts", "depth_first", "mcts"])
+def test_a_vmapped_search_copies_no_pool(name: str) -> None:
+    """One search a kind of loop; a loop of which each mapped one ends for itself would copy all."""
+    mapped = 2
+    one = jax.eval_shape(lambda: engine.init(MODEL, LARGE))
+    states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((mapped, *leaf.shape), leaf.dtype), one)
+    roots = jax.ShapeDtypeStruct((mapped, LANES), jnp.int32)
+    run = jax.jit(jax.vmap(partial(program, name)), donate_argnums=0)
+    memory = run.lower(states, roots).compile().memory_analysis()
+    assert memory is not None
+    assert memory.alias_size_in_bytes > mapped * POOL_BYTES
+    assert memory.temp_size_in_bytes < mapped * POOL_BYTES / 50
+
+
 def test_a_reward_model_holds_one_pool_more() -> None:
     state = jax.eval_shape(lambda: engine.init(MODEL, LARGE))
     roots = jax.ShapeDtypeStruct((LANES,), jnp.int32)

@@ -6,7 +6,7 @@ import json
 import re
 from importlib.resources import files
 
-from dendrite_jax.search.export.document import Decode, document
+from dendrite_jax.search.export.json_document import Decode, document
 from dendrite_jax.search.result import SearchResult
 
 

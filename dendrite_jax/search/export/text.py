@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.tree import Tree
 
-from dendrite_jax.search.export.document import Decode, document
+from dendrite_jax.search.export.json_document import Decode, document
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.tree import ROOT
 
@@ -31,7 +31,7 @@ def to_rich(
     *,
     decode: Decode,
     title: str = "",
-    kept: Collection[int] = (),
+    kept: Collection[int] | None = None,
     show_value: Callable[[float], str] = "{:.3g}".format,
 ) -> Tree:
     """One problem's distinct thoughts, rejected ones left out, for a `rich` console.
@@ -44,7 +44,7 @@ def to_rich(
       problem: which of the batch.
       decode: gives the text of token ids.
       title: the text of the root.
-      kept: nodes that the search goes on from.
+      kept: nodes that the search goes on from; `result.frontier` when None.
       show_value: the text of a node's value.
     """
     found = document(result, problem, decode=decode, title=title)
@@ -52,7 +52,8 @@ def to_rich(
     for node in found["nodes"]:
         if node["id"] != ROOT and float(node["value"]) > -math.inf:
             children[node["parent"]].append(node)
-    important = {*kept, *(answer["node"] for answer in found["answers"]), *children}
+    on = found["frontier"] if kept is None else kept
+    important = {*on, *(answer["node"] for answer in found["answers"]), *children}
 
     def rank(node: dict[str, Any]) -> tuple[bool, bool, float]:
         return node["id"] not in children, node["id"] not in important, -float(node["value"])

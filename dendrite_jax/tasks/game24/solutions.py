@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dendrite_jax.engine import NO_TOKEN
-from dendrite_jax.search import NO_NODE, ROOT, SearchTree, path_tokens
+from dendrite_jax.search import NO_NODE, ROOT, SearchResult, SearchTree, path_tokens
 from dendrite_jax.search.export import Decode
-from dendrite_jax.search.methods import View
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
 from dendrite_jax.tasks.game24.game.rules import (
     State,
     apply_step,
@@ -100,7 +100,7 @@ class Snapshot(NamedTuple):
 
     puzzles: tuple[tuple[int, ...], ...]  # ascending numbers
     target: int
-    view: View  # of numpy arrays
+    result: SearchResult  # of numpy arrays
 
     @property
     def title(self) -> str:
@@ -112,11 +112,11 @@ def judge_snapshot(snapshot: Snapshot, decode: Decode) -> Results:
     """Reads and judges a search; `decode` gives the text of token ids."""
     indices = range(len(snapshot.puzzles))
     solutions = (_judge_problem(snapshot, problem, decode) for problem in indices)
-    return Results(tuple(solutions), snapshot.view.result.ledger.totals())
+    return Results(tuple(solutions), snapshot.result.ledger.totals())
 
 
 def _judge_problem(snapshot: Snapshot, problem: int, decode: Decode) -> Solution:
-    puzzle, found = snapshot.puzzles[problem], snapshot.view.result
+    puzzle, found = snapshot.puzzles[problem], snapshot.result
     tree = found.tree
     answers = [
         _read_answer(puzzle, snapshot.target, path_tokens(tree, problem, node), value, decode)
@@ -125,19 +125,14 @@ def _judge_problem(snapshot: Snapshot, problem: int, decode: Decode) -> Solution
         )
         if node != NO_NODE
     ]
-    return Solution(
-        puzzle=puzzle,
-        target=snapshot.target,
-        answers=tuple(answers),
-        nodes=int(np.sum(tree.parent[problem] != NO_NODE)),
-        legal_nodes=_count_legal(as_state(puzzle), tree, problem, decode),
-    )
+    nodes, legal_nodes = _count_lines(as_state(puzzle), tree, problem, decode)
+    return Solution(puzzle, snapshot.target, tuple(answers), nodes, legal_nodes)
 
 
 def _read_answer(
     puzzle: tuple[int, ...], target: int, path: list[list[int]], value: float, decode: Decode
 ) -> Answer:
-    lines = tuple(decode(tokens) for tokens in path)
+    lines = tuple(decode(tokens) for tokens in _split_lines(path))
     try:
         expression = build_expression(puzzle, lines)
     except ValueError:  # an illegal step, or numbers left over
@@ -145,18 +140,53 @@ def _read_answer(
     return Answer(lines, value, expression, judge(puzzle, target, lines))
 
 
-def _count_legal(puzzle: State, tree: SearchTree, problem: int, decode: Decode) -> int:
-    """How many nodes of one problem are legal steps from a parent that is one too."""
-    state_of: dict[int, State | None] = {ROOT: puzzle}
-    known: dict[tuple[State, bytes], State | None] = {}  # the same step is sampled many times
+def _split_lines(path: list[list[int]]) -> list[list[int]]:
+    """The tokens of each step without its verdict, whether a thought is a step or one token."""
+    lines: list[list[int]] = [[]]
+    for token in (token for thought in path for token in thought):
+        if lines[-1] or token not in _BETWEEN:
+            lines[-1].append(token)
+        if token == vocab.LEFT_CLOSE:
+            lines.append([])
+    return [line for line in lines if line]
+
+
+_BETWEEN = {vocab.SURE, vocab.IMPOSSIBLE, vocab.NEWLINE, vocab.EOS}
+"""Tokens that stand between two steps or after the last one."""
+
+
+class _Place(NamedTuple):
+    """Where a node of the tree stands."""
+
+    state: State | None  # after the last whole step; None once a step was not legal
+    line: tuple[int, ...]  # tokens of the step that is not whole yet
+
+
+def _count_lines(puzzle: State, tree: SearchTree, problem: int, decode: Decode) -> tuple[int, int]:
+    """How many steps one problem's nodes are or end, and how many of them are legal.
+
+    A step is legal after legal ones only. In a tree of thoughts every node is a step; in a tree of
+    tokens the ends of lines are.
+    """
+    places = {ROOT: _Place(puzzle, ())}
+    known: dict[tuple[State | None, tuple[int, ...]], State | None] = {}  # steps come many times
+    by_thought = tree.tokens.shape[2] > 1
     parents = np.asarray(tree.parent[problem])
+    lines = legal = 0
     for node in np.flatnonzero(parents != NO_NODE).tolist():
-        before, tokens = state_of[int(parents[node])], np.asarray(tree.tokens[problem, node])
-        if before is None:
-            state_of[node] = None
+        before, row = places[int(parents[node])], np.asarray(tree.tokens[problem, node])
+        own = tuple(token for token in row[row != NO_TOKEN].tolist())
+        line = before.line + own if before.line or own[:1] not in _ALONE else ()
+        if not by_thought and own != (vocab.LEFT_CLOSE,):
+            places[node] = _Place(before.state, line)
             continue
-        key = before, tokens.tobytes()
+        key = before.state, line
         if key not in known:
-            known[key] = apply_step(before, decode(tokens[tokens != NO_TOKEN].tolist()))
-        state_of[node] = known[key]
-    return sum(state is not None for node, state in state_of.items() if node != ROOT)
+            known[key] = None if before.state is None else apply_step(before.state, decode(line))
+        places[node] = _Place(known[key], ())
+        lines += 1
+        legal += known[key] is not None
+    return lines, legal
+
+
+_ALONE = {(token,) for token in _BETWEEN}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,9 @@ from dendrite_jax.cache import CacheConfig
 from dendrite_jax.cache.append import blocks_per_lane
 from dendrite_jax.engine import PLAIN, Model, Sampling, State, StopRules
 from dendrite_jax.models import Pretrained, load
-from dendrite_jax.search import NO_NODE, SampleThoughts, Scorer, SearchResult
-from dendrite_jax.search.methods import Method, Pieces, View, build
+from dendrite_jax.search import SampleThoughts, Scorer, SearchResult
+from dendrite_jax.search.registry import Search, Task, build
+from dendrite_jax.serving.search_host import check_time_limit, compile_search, search_on_host
 from dendrite_jax.tasks.game24.game import vocabulary as vocab
 from dendrite_jax.tasks.game24.game.rules import (
     PUZZLE_SIZE,
@@ -49,16 +50,6 @@ HOPELESS = math.log(0.05)
 
 # On a CPU this compiles in two thirds of the time and the search runs no slower.
 _COMPILER_OPTIONS = {"cpu": {"xla_backend_optimization_level": 1}}
-
-
-class _Programs(NamedTuple):
-    """The compiled programs of a search in steps, and of one fork for `fork_microseconds`."""
-
-    advance: jax.stages.Compiled
-    open: jax.stages.Compiled
-    start: jax.stages.Compiled
-    view: jax.stages.Compiled
-    fork: jax.stages.Compiled
 
 
 def load_solver(checkpoint: str | Path | None = None, dtype: DTypeLike | None = None) -> Pretrained:
@@ -89,7 +80,7 @@ def load_solver(checkpoint: str | Path | None = None, dtype: DTypeLike | None = 
 
 
 class Game24Search:
-    """A search on Game of 24: `Game24Search(*load_solver(), method="tot-bfs")`.
+    """A search on Game of 24: `Game24Search(*load_solver(), method="tree_of_thoughts")`.
 
     A thought is a step of the puzzle, up to its `)`; see Yao et al. 2023.
 
@@ -101,14 +92,14 @@ class Game24Search:
 
     model: Model
     tokenizer: Tokenizer
-    method: Method
+    method: Search
 
     def __init__(
         self,
         model: Model,
         tokenizer: Tokenizer,
         *,
-        method: str = "tot-bfs",
+        method: str = "tree_of_thoughts",
         sizes: Mapping[str, int] | None = None,
         score: Scorer | None = None,
         sampling: Sampling = PLAIN,
@@ -118,73 +109,84 @@ class Game24Search:
         Args:
           model: the model, in the dtype to compute in.
           tokenizer: its tokenizer.
-          method: a name of `methods.METHODS`.
-          sizes: of the search, such as `breadth` and `proposals`; see `methods.sizes_of`.
+          method: a name of `registry.SEARCHES` or `registry.ALIASES`.
+          sizes: of the search, such as `breadth` and `proposals`; see `registry.sizes_of`.
           score: judges steps; `Game24Scorer()` when None.
           sampling: how steps are sampled.
 
         Raises:
           ValueError: no such method, a size that it does not have, or one out of its range.
         """
-        pieces = Pieces(
+        task = Task(
             expand=SampleThoughts(LINE_TOKENS, StopRules.of([vocab.LEFT_CLOSE]), sampling),
             score=Game24Scorer() if score is None else score,
             depth=PUZZLE_SIZE - 1,
             commit=jnp.array(COMMIT, jnp.int32),
             hopeless=HOPELESS,
+            stop_tokens=jnp.array([vocab.EOS], jnp.int32),
         )
         self.model, self.tokenizer = model, tokenizer
-        self.method = build(method, pieces, sizes or {})
-        self._compiler_options = _COMPILER_OPTIONS.get(jax.default_backend())
-        self._programs: dict[int, _Programs] = {}
-        self._search_whole = jax.jit(self._search, compiler_options=self._compiler_options)
+        self.method = build(method, task, sizes or {})
+        self._options = _COMPILER_OPTIONS.get(jax.default_backend(), {})
+        compiled = partial(jax.jit, compiler_options=self._options or None)
+        self._open, self._fork = compiled(self._opened), compiled(engine.fork)
+        self._search_whole = compiled(self._searched)
 
     def compile(self, num_puzzles: int = 1) -> None:
-        """Compiles what `levels` and `solve` run for so many puzzles at once, if not done before.
+        """Compiles what `search` runs for so many puzzles at once, if not done before.
 
         The programs are compiled at the same time; the one that advances the search takes longest.
         """
-        if num_puzzles in self._programs:
-            return
         prompts = jax.ShapeDtypeStruct((num_puzzles, PROMPT_TOKENS), jnp.int32)
-        parents = jax.ShapeDtypeStruct((self.method.thoughts,), jnp.int32)
-        steps = self.method.steps
-        opened = jax.jit(self._open).trace(self.model, prompts, jax.random.key(0))
-        started = jax.jit(steps.start, donate_argnums=0).trace(*opened.out_info)
-        advanced = jax.jit(steps.advance, donate_argnums=1).trace(self.model, started.out_info)
-        look = jax.jit(lambda loop: (steps.view(loop), steps.unfinished(loop)))
-        lowered = (
-            advanced.lower(),
-            opened.lower(),
-            started.lower(),
-            look.lower(advanced.out_info),
-            jax.jit(engine.fork).lower(opened.out_info[0], parents),
-        )
-        with ThreadPoolExecutor(len(lowered)) as threads:
-            programs = threads.map(lambda program: program.compile(self._compiler_options), lowered)
-            self._programs[num_puzzles] = _Programs(*programs)
+        parents = jax.ShapeDtypeStruct((max(self.method.thoughts, 1),), jnp.int32)
+        opened = self._open.trace(self.model, prompts, jax.random.key(0))
+        also = (opened.lower(), self._fork.lower(opened.out_info[0], parents))
+        compile_search(self.method, self.model, *opened.out_info, self._options, also)
 
-    def levels(
-        self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0
-    ) -> Iterator[Snapshot]:
-        """Searches several puzzles at once, yielding what there is after each step of the search.
+    def search(
+        self,
+        puzzles: Sequence[Sequence[int]],
+        target: int = 24,
+        seed: int = 0,
+        *,
+        watch: Callable[[Snapshot], None] | None = None,
+        time_limit: float | None = None,
+    ) -> Snapshot:
+        """Searches several puzzles at once; what was found, also when Ctrl-C or the limit cuts it.
 
         Args:
           puzzles: four numbers each, in any order.
           target: the number to make.
           seed: of all sampling.
+          watch: called with what there is after each part of the search.
+          time_limit: seconds, without those that compiling takes.
 
         Raises:
           PuzzleError: a puzzle or the target is not one of the game; nothing was computed.
+          ValueError: a time limit that is not positive; likewise.
         """
         numbers = _check_puzzles(puzzles, target)
+        check_time_limit(time_limit)
         self.compile(len(numbers))
-        return self._levels(numbers, target, seed)
+
+        def show(result: SearchResult) -> None:
+            if watch is not None:
+                watch(Snapshot(numbers, target, result))
+
+        opened = self._open(self.model, self._prompts(numbers, target), jax.random.key(seed))
+        _, result = search_on_host(
+            self.method,
+            self.model,
+            *opened,
+            watch=show,
+            time_limit=time_limit,
+            options=self._options,
+        )
+        return Snapshot(numbers, target, result)
 
     def solve(self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0) -> Results:
-        """Searches step by step and judges what was found; arguments as in `levels`."""
-        *_, last = self.levels(puzzles, target, seed)
-        return self.judge(last)
+        """`search`, judged."""
+        return self.judge(self.search(puzzles, target, seed))
 
     def solve_batch(
         self, puzzles: Sequence[Sequence[int]], target: int = 24, seed: int = 0
@@ -192,23 +194,22 @@ class Game24Search:
         """What `solve` gives, by one jitted call for the whole search; for many puzzles."""
         numbers = _check_puzzles(puzzles, target)
         prompts = self._prompts(numbers, target)
-        state, result = self._search_whole(self.model, prompts, jax.random.key(seed))
+        state, result = self._search_whole(
+            self.model, self.method.pieces, prompts, jax.random.key(seed)
+        )
         kv.raise_errors(state.cache)
-        view = View(result, kept=jnp.full((len(numbers), 1), NO_NODE))
-        return self.judge(Snapshot(numbers, target, jax.device_get(view)))
+        return self.judge(Snapshot(numbers, target, jax.device_get(result)))
 
     def fork_microseconds(self, repeats: int = 5) -> float:
         """Time of one fork, measured: one call makes as many children as the search may hold."""
-        self.compile()
-        programs = self._programs[1]
         prompts = self._prompts(((1, 1, 1, 1),), 24)
-        state, roots, _ = programs.open(self.model, prompts, jax.random.key(0))
-        children = self.method.thoughts
+        state, roots, _ = self._open(self.model, prompts, jax.random.key(0))
+        children = max(self.method.thoughts, 1)
         parents = jnp.repeat(roots, children)
         seconds = []
         for _ in range(repeats + 1):
             start = time.perf_counter()
-            jax.block_until_ready(programs.fork(state, parents))
+            jax.block_until_ready(self._fork(state, parents))
             seconds.append(time.perf_counter() - start)
         return 1e6 * float(np.median(seconds[1:])) / children
 
@@ -216,25 +217,13 @@ class Game24Search:
         """The answers of a search so far, judged by the exact rules."""
         return judge_snapshot(snapshot, self.tokenizer.decode)
 
-    def _levels(
-        self, numbers: tuple[tuple[int, ...], ...], target: int, seed: int
-    ) -> Iterator[Snapshot]:
-        model, programs = self.model, self._programs[len(numbers)]
-        prompts = self._prompts(numbers, target)
-        loop = programs.start(*programs.open(model, prompts, jax.random.key(seed)))
-        unfinished = True
-        while unfinished:
-            loop = programs.advance(model, loop)
-            view, unfinished = jax.device_get(programs.view(loop))
-            yield Snapshot(numbers, target, view)
-
     def _prompts(self, numbers: tuple[tuple[int, ...], ...], target: int) -> Array:
         """i32[puzzles, PROMPT_TOKENS]."""
         encode = self.tokenizer.encode
         texts = [format_prompt(as_state(puzzle), target) for puzzle in numbers]
         return jnp.array([[vocab.BOS, *encode(text)] for text in texts], jnp.int32)
 
-    def _open(self, model: Model, prompts: Array, key: Array) -> tuple[State, Array, Array]:
+    def _opened(self, model: Model, prompts: Array, key: Array) -> tuple[State, Array, Array]:
         """A state with the prompts in it, their branches and keys, a puzzle each."""
         puzzles, length = prompts.shape
         state = engine.init(model, cache_config(self.method, puzzles))
@@ -243,20 +232,21 @@ class Game24Search:
         state, _ = engine.prefill(model, state, roots, prompts, jnp.full(puzzles, length))
         return state, roots, keys
 
-    def _search(self, model: Model, prompts: Array, key: Array) -> tuple[State, SearchResult]:
-        return self.method.search(model, *self._open(model, prompts, key))
+    def _searched(
+        self, model: Model, pieces: Any, prompts: Array, key: Array
+    ) -> tuple[State, SearchResult]:
+        return self.method._replace(pieces=pieces).run(model, *self._opened(model, prompts, key))
 
 
-def cache_config(method: Method, num_puzzles: int) -> CacheConfig:
+def cache_config(method: Search, num_puzzles: int) -> CacheConfig:
     """A cache that no search of this shape can fill.
 
     At worst no two whole paths share a block, and every step takes new blocks of its own.
     """
-    per_level = LINE_TOKENS + len(COMMIT)
     capacities = CacheConfig(
         num_blocks=1,
         num_slots=num_puzzles * method.config.num_slots,
-        max_context=PROMPT_TOKENS + (PUZZLE_SIZE - 1) * per_level - len(COMMIT),
+        max_context=PROMPT_TOKENS + method.path_tokens,
     )
     size = capacities.block_size
     root = -(-PROMPT_TOKENS // size)

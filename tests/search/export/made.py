@@ -72,6 +72,8 @@ def make_result(
         values=jnp.asarray(values, jnp.float32),
         tokens=paths,
         length=length,
+        frontier=jnp.full((problems, 1), NO_NODE),
+        cut=jnp.zeros(problems, bool),
         at_capacity=jnp.full(problems, at_capacity),
         ledger=Ledger.zeros().add(generated=2**20, reused=3, forks=4),
         peak_blocks=jnp.int32(5),

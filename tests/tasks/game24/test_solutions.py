@@ -8,7 +8,6 @@ import pytest
 
 from dendrite_jax.cache import Ledger
 from dendrite_jax.search import NO_NODE, ROOT, SearchResult, SearchTree
-from dendrite_jax.search.methods import View
 from dendrite_jax.tasks.game24.solutions import Results, Snapshot, judge_snapshot
 from dendrite_jax.tasks.game24.training.tokenizer_build import build_tokenizer
 from dendrite_jax.text import Tokenizer
@@ -44,12 +43,13 @@ def results() -> Results:
         values=jnp.array([[-0.1, -0.2, -0.3], [-0.5, -1.0, -np.inf]]),
         tokens=jnp.zeros((2, 3, 0), int),
         length=jnp.zeros((2, 3), int),
+        frontier=jnp.full((2, 3), NO_NODE),
+        cut=jnp.zeros(2, bool),
         at_capacity=jnp.zeros(2, bool),
         ledger=Ledger.zeros().add(**LEDGER),
         peak_blocks=jnp.int32(0),
     )
-    view = View(found, kept=jnp.full((2, 3), NO_NODE))
-    snapshot = Snapshot(puzzles=((4, 5, 6, 10),) * 2, target=24, view=view)
+    snapshot = Snapshot(puzzles=((4, 5, 6, 10),) * 2, target=24, result=found)
     assert snapshot.title == "Make 24 from 4 5 6 10"
     return judge_snapshot(snapshot, tokenizer.decode)
 

@@ -102,7 +102,9 @@ def search(model: TrieModel, tokenizer: Tokenizer) -> Game24Search:
 
 @pytest.fixture(scope="module")
 def snapshots(search: Game24Search) -> list[Snapshot]:
-    return list(search.levels(PUZZLES))
+    snapshots: list[Snapshot] = []
+    search.search(PUZZLES, watch=snapshots.append)
+    return snapshots
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_values_are_the_models_and_the_best_come_first(results: Results) -> None
 def test_rules_on_the_device_and_on_the_host_agree(
     snapshots: list[Snapshot], results: Results
 ) -> None:
-    tree = snapshots[-1].view.result.tree
+    tree = snapshots[-1].result.tree
     sampled = tree.parent != NO_NODE
     valued = np.isfinite(tree.value) & sampled
     assert [s.nodes for s in results.solutions] == sampled.sum(axis=1).tolist()
@@ -152,21 +154,23 @@ def test_kept_steps_are_legal_and_leave_different_numbers(
     for depth, snapshot in enumerate(snapshots[:-1], 1):
         for problem, puzzle in enumerate(PUZZLES):
             states = []
-            for node in snapshot.view.kept[problem][snapshot.view.kept[problem] != NO_NODE]:
+            for node in snapshot.result.frontier[problem][
+                snapshot.result.frontier[problem] != NO_NODE
+            ]:
                 state: State | None = as_state(puzzle)
-                for tokens in path_tokens(snapshot.view.result.tree, problem, int(node)):
+                for tokens in path_tokens(snapshot.result.tree, problem, int(node)):
                     assert state is not None
                     state = apply_step(state, search.tokenizer.decode(tokens))
                 states.append(state)
             assert None not in states
             assert len(set(states)) == len(states) > 0
             assert all(len(state) == 4 - depth for state in states if state is not None)
-    assert (snapshots[-1].view.kept == NO_NODE).all()
+    assert (snapshots[-1].result.frontier == NO_NODE).all()
 
 
 def test_levels_only_add_to_the_tree(snapshots: list[Snapshot]) -> None:
     assert len(snapshots) == 3
-    trees = [snapshot.view.result.tree for snapshot in snapshots]
+    trees = [snapshot.result.tree for snapshot in snapshots]
     for level, (before, after) in enumerate(pairwise(trees), 1):
         known = 1 + level * PROPOSALS
         assert (before.parent[:, known:] == NO_NODE).all()
@@ -179,13 +183,13 @@ def test_levels_only_add_to_the_tree(snapshots: list[Snapshot]) -> None:
 def test_ledger_counts_the_work(snapshots: list[Snapshot]) -> None:
     committed = 0
     for snapshot in snapshots:
-        generated = int((snapshot.view.result.tree.tokens >= 0).sum())
-        nodes = int((snapshot.view.result.tree.parent != NO_NODE).sum())
-        ledger = snapshot.view.result.ledger.totals()
+        generated = int((snapshot.result.tree.tokens >= 0).sum())
+        nodes = int((snapshot.result.tree.parent != NO_NODE).sum())
+        ledger = snapshot.result.ledger.totals()
         assert ledger["prefilled"] == 2 * committed
         assert ledger["generated"] == generated
         assert ledger["forks"] == nodes + len(PUZZLES)
-        committed += int((snapshot.view.kept != NO_NODE).sum())
+        committed += int((snapshot.result.frontier != NO_NODE).sum())
 
 
 def test_one_call_gives_what_the_levels_give(search: Game24Search, results: Results) -> None:
@@ -222,7 +226,7 @@ def test_another_target_is_asked_for_and_judged(search: Game24Search) -> None:
 def test_bad_puzzles_are_refused(
     search: Game24Search, puzzles: list[tuple[int, ...]], target: int, message: str
 ) -> None:
-    for solve in (search.levels, search.solve, search.solve_batch):
+    for solve in (search.search, search.solve, search.solve_batch):
         with pytest.raises(PuzzleError, match=message):
             solve(puzzles, target)
 
