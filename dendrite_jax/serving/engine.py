@@ -268,7 +268,7 @@ class Engine:
 
     def _stream(self, lanes: _Lanes) -> Iterator[list[Completion]]:
         records = [Record(branch, self._token_texts, lanes.strings) for branch in lanes.branches]
-        string_state = np.zeros(lane_bucket(len(records)), np.int32)
+        string_state: ArrayLike = np.zeros(lane_bucket(len(records)), np.int32)
         done = 0
         while done < lanes.max_new_tokens and any(record.running for record in records):
             size = min(lanes.chunk, lanes.max_new_tokens - done)

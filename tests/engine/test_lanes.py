@@ -46,6 +46,8 @@ PROMPTS = [[1, 2], [3], [4, 5, 6], [7]]
 AUTOMATA = stack_stop_strings([compile_stop_strings([s], TOKEN_BYTES) for s in ("ba", "abc", "c")])
 STRINGS = ["ba", "abc", "c"]
 
+empty = jax.jit(Generated.empty, static_argnames="config")
+
 
 def rules(tokens: Any, automaton: Any, limit: Any) -> StopRules:
     return StopRules(
@@ -120,7 +122,7 @@ def test_rules_of_other_values_are_no_other_trace() -> None:
 def test_nothing_of_size_zero_is_kept() -> None:
     state, ids = start(MODEL, PROMPTS)
     assert jax.tree.leaves(StopRules.of()) == []
-    out = jax.eval_shape(lambda: Generated.empty(MODEL, state, ids, CONFIG))
+    out = jax.eval_shape(lambda: empty(MODEL, state, ids, CONFIG))
     assert out.top_tokens is None
     assert out.top_raw_logprobs is None
     assert all(leaf.size for leaf in jax.tree.leaves(out))
@@ -135,7 +137,7 @@ def test_rounds_give_what_one_call_gives(until: Round) -> None:
     stop = rules([[3, 0], [NO_TOKEN] * 2, [0, 9], [9, 10]], [1, 0, NO_AUTOMATON, 2], [12, 9, 4, 7])
     config = GenerateConfig(NEW, top_logprobs=2, return_hidden=True)
     state, ids = start(MODEL, PROMPTS, seed=3)
-    begun = jax.jit(engine.Generated.empty, static_argnames="config")(MODEL, state, ids, config)
+    begun = empty(MODEL, state, ids, config)
     whole_state, whole = generate(MODEL, state, ids, config, stop=stop, begun=begun)
     state, ids = start(MODEL, PROMPTS, seed=3)
     out, rounds = begun, 0
@@ -170,7 +172,7 @@ def test_a_lane_that_ended_takes_another_branch_between_rounds() -> None:
         alone[branch] = tokens_of(out)[0]
 
     lanes, found = pad([queue.pop(0), queue.pop(0)]), {}
-    out = Generated.empty(MODEL, state, lanes, config)
+    out = empty(MODEL, state, lanes, config)
     while (lanes >= 0).any():
         stop = StopRules(limit=np.array([limits.get(branch, 0) for branch in lanes.tolist()]))
         state, out = generate(
@@ -181,7 +183,7 @@ def test_a_lane_that_ended_takes_another_branch_between_rounds() -> None:
         for lane in np.flatnonzero(ended):
             found[int(lanes[lane])] = tokens_of(out)[lane]
             lanes[lane] = queue.pop(0) if queue else -1
-        out = out.replaced(ended, by=Generated.empty(MODEL, state, lanes, config))
+        out = out.replaced(ended, by=empty(MODEL, state, lanes, config))
     assert found == alone
 
 
