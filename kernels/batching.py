@@ -11,6 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_batching import custom_vmap
 
 
 def batch(array: Array, batched: bool, size: int) -> Array:
@@ -63,3 +64,19 @@ def fold_cache(
 def any_batched(*flags: Any) -> bool:
     """Whether one of several operands, some of them absent, has the mapped axis."""
     return any(flag is True for flag in flags)
+
+
+@custom_vmap
+def largest_mapped(value: Array) -> Array:
+    """i32[]: the value itself; under `vmap` the largest of the mapped values, unmapped.
+
+    For the bound of a loop, which then stays one loop for all problems.
+    """
+    return value
+
+
+@largest_mapped.def_vmap
+def _largest_of_batch(size: int, batched: list[bool], value: Array) -> tuple[Any, bool]:
+    del size
+    # Goes through the rule again, for a vmap around this one.
+    return largest_mapped(jnp.max(value) if batched[0] else value), False

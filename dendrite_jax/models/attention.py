@@ -93,6 +93,7 @@ def _prefill(
         cache.place,
         place.table,
         place.start,
+        length=place.length,
         window=spec.window,
         policy=policy,
     )

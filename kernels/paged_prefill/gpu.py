@@ -21,6 +21,7 @@ def paged_prefill(
     layer: int,
     table: Array,
     start: Array,
+    length: Array | None = None,
     *,
     scale: float,
     window: int | None = None,
@@ -36,18 +37,21 @@ def paged_prefill(
     _, queries, heads, head_dim = q.shape
     group = heads // k_pool.shape[2]
     tiles = tiles or prefill_tiles(queries * group, head_dim, k_pool.dtype.itemsize)
+    held = jnp.sum(table >= 0, axis=1, dtype=jnp.int32) * k_pool.shape[3]
+    held = held if length is None else jnp.minimum(held, length)
 
     @custom_vmap
     def attend(
-        q: Array, k_pool: Array, v_pool: Array, table: Array, start: Array
+        q: Array, k_pool: Array, v_pool: Array, table: Array, start: Array, held: Array
     ) -> tuple[Array, Array]:
-        return _launch(q, k_pool, v_pool, layer, table, start, scale, window, softcap, tiles)
+        return _launch(q, k_pool, v_pool, layer, table, start, held, scale, window, softcap, tiles)
 
     @attend.def_vmap
     def _mapped(
-        size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, table: Any, start: Any
+        size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, table: Any, *rows: Any
     ) -> Any:
-        q, start = fold(q, batched[0], size), fold(start, batched[4], size)
+        q = fold(q, batched[0], size)
+        start, held = (fold(part, flag, size) for part, flag in zip(rows, batched[4:], strict=True))
         k_pool, v_pool, table = fold_cache(k_pool, v_pool, table, batched[1:4], size)
         out = paged_prefill(
             q,
@@ -56,6 +60,7 @@ def paged_prefill(
             layer,
             table,
             start,
+            held,
             scale=scale,
             window=window,
             softcap=softcap,
@@ -63,7 +68,7 @@ def paged_prefill(
         )
         return tuple(unfold(part, size) for part in out), (True, True)
 
-    return attend(q, k_pool, v_pool, table, start)
+    return attend(q, k_pool, v_pool, table, start, held)
 
 
 def _launch(
@@ -73,6 +78,7 @@ def _launch(
     layer: int,
     table: Array,
     start: Array,
+    held: Array,
     scale: float,
     window: int | None,
     softcap: float | None,
@@ -80,7 +86,7 @@ def _launch(
 ) -> tuple[Array, Array]:
     """The kernel over all rows."""
     rows, queries, heads, head_dim = q.shape
-    _, num_blocks, kv_heads, block_size, _ = k_pool.shape
+    _, num_blocks, kv_heads, _, _ = k_pool.shape
     group = heads // kv_heads
     return launch(
         q.astype(k_pool.dtype),
@@ -88,7 +94,7 @@ def _launch(
         v_pool,
         table,
         start,
-        jnp.sum(table >= 0, axis=1, dtype=jnp.int32) * block_size,
+        held,
         layer * num_blocks,
         queries,
         table.shape[1],

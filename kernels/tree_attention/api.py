@@ -9,7 +9,7 @@ from jax import Array
 from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
-from dendrite_jax.kernels.tree_attention import reference
+from dendrite_jax.kernels.tree_attention import xla
 from dendrite_jax.kernels.tree_attention.plan import Plan, held_blocks
 
 
@@ -107,7 +107,7 @@ def tree_attention(
     if scale is None:
         scale = q.shape[-1] ** -0.5
     if choose_implementation(policy) == "xla":
-        return reference.tree_attention(
+        return xla.tree_attention(
             q, k_pool, v_pool, layer, table, length, scale=scale, window=window, softcap=softcap
         )
     from dendrite_jax.kernels.tree_attention import gpu

@@ -8,7 +8,7 @@ from jax import Array
 from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
-from dendrite_jax.kernels.verify_attention import reference
+from dendrite_jax.kernels.verify_attention import xla
 
 MAX_NODES = 64
 """Most draft tokens of a branch."""
@@ -76,7 +76,7 @@ def verify_attention(
     _check(q, k, v, seen, k_pool, v_pool, layer, table, length, softcap)
     if scale is None:
         scale = q.shape[-1] ** -0.5
-    compute = reference.verify_attention
+    compute = xla.verify_attention
     if choose_implementation(policy) == "triton":
         from dendrite_jax.kernels.verify_attention import gpu
 

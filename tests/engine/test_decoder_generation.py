@@ -50,7 +50,7 @@ def test_a_context_beyond_the_models_own_is_refused_unless_asked_for() -> None:
     with pytest.raises(ValueError, match=message):
         engine.init(model, beyond)
     longer = partial(engine.init, config=beyond, allow_longer_context=True)
-    assert jax.eval_shape(longer, model).cache.max_context == 48
+    assert jax.eval_shape(longer, model).cache.table.shape == (2, 3)
 
 
 @pytest.mark.slow
