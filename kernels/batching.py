@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
+from dendrite_jax.kernels.dispatch import UnsupportedError
+
 
 def batch(array: Array, batched: bool, size: int) -> Array:
     """The array with a leading axis of problems, repeated if it has none."""
@@ -59,6 +61,17 @@ def fold_cache(
     k_pool, v_pool = batch(k_pool, batched[0], size), batch(v_pool, batched[1], size)
     table = fold_blocks(table, k_pool, k_pool.shape[1] * k_pool.shape[2])
     return fold_pool(k_pool), fold_pool(v_pool), table
+
+
+def traced_layer(layer: int | Array) -> tuple[Array, ...]:
+    """A layer number as what a `custom_vmap` function takes of it: nothing of an int."""
+    return () if isinstance(layer, int) else (layer,)
+
+
+def refuse_batched(name: str, flags: Any) -> None:
+    """Raises UnsupportedError if an operand that kernels take once has the mapped axis."""
+    if any_batched(*flags):
+        raise UnsupportedError(f"under vmap the kernel takes one {name} for all problems")
 
 
 def any_batched(*flags: Any) -> bool:

@@ -16,7 +16,7 @@ def paged_prefill(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     start: Array,
     length: Array | None = None,
@@ -34,7 +34,7 @@ def paged_prefill(
       q: [rows, queries, heads, head_dim], after rotary embedding. Query i of a row stands at
         position `start[row] + i`.
       k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim].
-      layer: which layer of the pool to read.
+      layer: which layer of the pool to read, an int or i32[]; an array's range is not checked.
       table: i32[rows, max_blocks], the physical block of each logical block, −1 for none,
         which stand after the row's last block.
       start: i32[rows], the position of the first query.

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from dendrite_jax.kernels.batching import fold, fold_cache, unfold
-from dendrite_jax.kernels.launch import array_type, check_pool, launch, power_of_two
+from dendrite_jax.kernels.batching import fold, fold_cache, refuse_batched, traced_layer, unfold
+from dendrite_jax.kernels.launch import array_type, check_pool, launch, layer_operand, power_of_two
 from dendrite_jax.kernels.paged_prefill import triton as kernels
 from dendrite_jax.kernels.paged_prefill.shapes import PrefillTiles, prefill_tiles
 
@@ -18,7 +18,7 @@ def paged_prefill(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     start: Array,
     length: Array | None = None,
@@ -42,22 +42,31 @@ def paged_prefill(
 
     @custom_vmap
     def attend(
-        q: Array, k_pool: Array, v_pool: Array, table: Array, start: Array, held: Array
+        q: Array,
+        k_pool: Array,
+        v_pool: Array,
+        table: Array,
+        start: Array,
+        held: Array,
+        *traced: Array,
     ) -> tuple[Array, Array]:
-        return _launch(q, k_pool, v_pool, layer, table, start, held, scale, window, softcap, tiles)
+        number = traced[0] if traced else layer
+        return _launch(q, k_pool, v_pool, number, table, start, held, scale, window, softcap, tiles)
 
     @attend.def_vmap
     def _mapped(
-        size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, table: Any, *rows: Any
+        size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, table: Any, *rest: Any
     ) -> Any:
-        q = fold(q, batched[0], size)
-        start, held = (fold(part, flag, size) for part, flag in zip(rows, batched[4:], strict=True))
+        start, held, *traced = rest
+        refuse_batched("layer", batched[6:])
+        q, start = fold(q, batched[0], size), fold(start, batched[4], size)
+        held = fold(held, batched[5], size)
         k_pool, v_pool, table = fold_cache(k_pool, v_pool, table, batched[1:4], size)
         out = paged_prefill(
             q,
             k_pool,
             v_pool,
-            layer,
+            traced[0] if traced else layer,
             table,
             start,
             held,
@@ -68,14 +77,14 @@ def paged_prefill(
         )
         return tuple(unfold(part, size) for part in out), (True, True)
 
-    return attend(q, k_pool, v_pool, table, start, held)
+    return attend(q, k_pool, v_pool, table, start, held, *traced_layer(layer))
 
 
 def _launch(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     start: Array,
     held: Array,
@@ -88,6 +97,7 @@ def _launch(
     rows, queries, heads, head_dim = q.shape
     _, num_blocks, kv_heads, _, _ = k_pool.shape
     group = heads // kv_heads
+    layer_block, layer_traced = layer_operand(layer, num_blocks)
     return launch(
         q.astype(k_pool.dtype),
         k_pool,
@@ -95,7 +105,7 @@ def _launch(
         table,
         start,
         held,
-        layer * num_blocks,
+        layer_block,
         queries,
         table.shape[1],
         kernel=kernels.prefill_kernel,
@@ -114,6 +124,7 @@ def _launch(
         D=head_dim,
         DIM=power_of_two(head_dim),
         PRECISION="ieee",
+        LAYER_TRACED=layer_traced,
         ROWS=tiles.rows,
         KEYS=tiles.keys,
     )

@@ -14,7 +14,7 @@ def paged_prefill(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     start: Array,
     length: Array | None = None,

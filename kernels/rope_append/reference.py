@@ -14,7 +14,7 @@ def rope_append(
     rope: tuple[Array, Array],
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     block: Array,
     offset: Array,
     *,

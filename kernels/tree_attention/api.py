@@ -68,7 +68,7 @@ def tree_attention(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     *,
@@ -83,7 +83,7 @@ def tree_attention(
     Args:
       q: [lanes, heads, head_dim], after rotary embedding.
       k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim].
-      layer: which layer of the pool to read.
+      layer: which layer of the pool to read, an int or i32[]; an array's range is not checked.
       table: i32[lanes, max_blocks], the physical block of each logical block, −1 for none. Lanes
         that share a prefix name the same blocks.
       length: i32[lanes], cached tokens of the lane, the new one included; 0 for an idle lane.
@@ -124,7 +124,7 @@ def _check(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     window: int | None,

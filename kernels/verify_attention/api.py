@@ -39,7 +39,7 @@ def verify_attention(
     seen: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     *,
@@ -58,7 +58,7 @@ def verify_attention(
       k, v: [branches, nodes, kv_heads, head_dim], the draft tokens' keys and values.
       seen: bool[branches, nodes, nodes], whether node i sees node j; see `ancestor_mask`.
       k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim].
-      layer: which layer of the pool to read.
+      layer: which layer of the pool to read, an int or i32[]; an array's range is not checked.
       table: i32[branches, max_blocks], the physical block of each logical block, −1 for none.
       length: i32[branches], cached tokens, all of which every node sees.
       scale: multiplies the scores; 1/sqrt(head_dim) when None.
@@ -93,7 +93,7 @@ def _check(
     seen: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     softcap: float | None,

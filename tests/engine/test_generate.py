@@ -138,6 +138,8 @@ def test_every_lane_is_the_replay_of_its_own_draws(
 
 def check_extras(out: Generated, lane: int, prompt: list[int], tokens: list[int]) -> None:
     """Top logprobs before each token and the hidden state after it."""
+    assert out.top_tokens is not None
+    assert out.top_raw_logprobs is not None
     length = len(tokens)
     logprobs = log_softmax(TABLE[[prompt[-1], *tokens[:-1]]])
     order = np.argsort(-logprobs, axis=1)[:, : CONFIG.top_logprobs]

@@ -151,6 +151,27 @@ class PagedPrefillSuite:
             one = tuple(part[row : row + 1, :real] for part in got)
             assert_close(one, want, case.dtype)
 
+    @pytest.mark.parametrize("mapped", [False, True])
+    def test_the_layer_may_be_traced(self, mapped: bool) -> None:
+        case = Case(3)
+        q, k, v = operands(case)
+        table = tables(case.queries)
+        rows = jnp.asarray(table), jnp.asarray(START)
+        policy = KernelPolicy(self.implementation)
+
+        @jax.jit
+        def of_layer(layer: jax.Array) -> Any:
+            def compute(q: jax.Array) -> Any:
+                return paged_prefill(q, k, v, layer, *rows, policy=policy)
+
+            if mapped:
+                return jax.tree.map(lambda part: part[0], jax.vmap(compute)(q[None]))
+            return compute(q)
+
+        for layer in range(LAYERS):
+            want = paged_oracle(wide(q), wide(k), wide(v), layer, table, START)
+            assert_close(of_layer(jnp.int32(layer)), want, case.dtype)
+
     @pytest.mark.parametrize("pools_mapped", [False, True])
     def test_vmap_equals_a_loop(self, pools_mapped: bool) -> None:
         case = Case(3)

@@ -35,6 +35,8 @@ class TestXlaInTurns(PagedPrefillSuite):
 
 
 class TestReference(PagedPrefillSuite):
+    implementation = "xla"
+
     def attend(self, q: Any, k: Any, v: Any, *rows: Any, **options: Any) -> Any:
         return attend_reference(q, k, v, *rows, **options)
 

@@ -37,6 +37,8 @@ class TestXlaInTurns(VerifyAttentionSuite):
 
 
 class TestReference(VerifyAttentionSuite):
+    implementation = "xla"
+
     def attend(self, *arrays: Any, **options: Any) -> Any:
         return attend_reference(*arrays, TABLE, LENGTH, **options)
 

@@ -208,6 +208,28 @@ class TreeAttentionSuite:
             )
             assert_close(got, (want[0][:, 0], want[1][:, 0]), "float32")
 
+    @pytest.mark.parametrize("mapped", [False, True])
+    def test_the_layer_may_be_traced(self, mapped: bool) -> None:
+        tree = padded(SHARED)
+        q, k, v = operands(Case(SHARED))
+        rows = jnp.asarray(tree.table), jnp.asarray(tree.length)
+        policy = KernelPolicy(self.implementation)
+
+        @jax.jit
+        def of_layer(layer: jax.Array) -> Any:
+            def compute(q: jax.Array) -> Any:
+                return tree_attention(q, k, v, layer, *rows, policy=policy)
+
+            if mapped:
+                return jax.tree.map(lambda part: part[0], jax.vmap(compute)(q[None]))
+            return compute(q)
+
+        for layer in range(LAYERS):
+            out, lse = paged_oracle(
+                wide(q)[:, None], wide(k), wide(v), layer, tree.table, tree.length - 1
+            )
+            assert_close(of_layer(jnp.int32(layer)), (out[:, 0], lse[:, 0]), "float32")
+
 
 @partial(jax.jit, static_argnames=("policy", "scale", "window", "softcap"))
 def attend(q: Any, k: Any, v: Any, table: Any, length: Any, **options: Any) -> Any:
