@@ -20,6 +20,7 @@ from dendrite_jax.cache.state import (
     UNKNOWN_BRANCH,
     Cache,
 )
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 
 
 class CapacityError(RuntimeError):
@@ -36,7 +37,7 @@ def block_bytes(
     num_kv_heads: int,
     head_dim: int,
     dtype: jax.typing.DTypeLike,
-    block_size: int = 16,
+    block_size: int = BLOCK_SIZE,
 ) -> int:
     """Bytes of one block: the keys and values of `block_size` tokens in every layer."""
     item = np.dtype(dtype).itemsize

@@ -10,6 +10,7 @@ from flax import struct
 from jax import Array
 
 from dendrite_jax.cache.ledger import Ledger
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 
 NO_BLOCK = -1
 """A table entry without a block."""
@@ -48,7 +49,7 @@ class CacheConfig:
     num_blocks: int
     num_slots: int
     max_context: int
-    block_size: int = 16
+    block_size: int = BLOCK_SIZE
     debug: bool = False
 
     def __post_init__(self) -> None:
