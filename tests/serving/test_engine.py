@@ -56,7 +56,7 @@ def sampled(engine: Engine, seed: int = 3, **options: Any) -> Completion:
 
 
 def test_the_context_is_the_models_own_unless_said_otherwise(engine: Engine) -> None:
-    capacities = {"num_slots": 1, "num_blocks": 1}
+    capacities: dict[str, Any] = {"num_slots": 1, "num_blocks": 1}
     own = engine.model.max_position
     assert Engine(engine.model, engine.tokenizer, **capacities).config.max_context == own
     with pytest.raises(ValueError, match=rf"max_context is {own + 1}; .* {own} tokens"):
