@@ -29,14 +29,9 @@ from dendrite_jax.benchmarks.kernels.trees import Tree, random_tree
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GREEDY, GenerateConfig
 from dendrite_jax.kernels.copy_blocks import copy_blocks
+from dendrite_jax.kernels.linear import MAX_ROWS, Dense, linear, residual_linear, rms_norm
 from dendrite_jax.kernels.paged_prefill import paged_prefill
 from dendrite_jax.kernels.policy import IMPLEMENTATIONS, KernelPolicy
-from dendrite_jax.kernels.skinny_matmul import (
-    MAX_ROWS,
-    residual_matmul,
-    rms_norm,
-    skinny_matmul,
-)
 from dendrite_jax.kernels.tree_attention import tree_attention
 from dendrite_jax.kernels.verify_attention import ancestor_mask, verify_attention
 
@@ -179,13 +174,14 @@ def verify_checks(count: int) -> Iterator[Check]:
 def _products(x: Array, weights: tuple[Array, ...], policy: KernelPolicy) -> Array:
     """Both products of a layer's second half, and the norm that follows them."""
     post_norm, gate_up, bias, down, next_norm = weights
-    inner = skinny_matmul(x, gate_up, norm=post_norm, bias=bias, swiglu=True, policy=policy)
-    y, normed = residual_matmul(inner, x, down, next_norm=next_norm, policy=policy)
+    gate_up, down = Dense(gate_up), Dense(down)
+    inner = linear(x, gate_up, norm=post_norm, bias=bias, swiglu=True, policy=policy)
+    y, normed = residual_linear(inner, x, down, next_norm=next_norm, policy=policy)
     return jnp.stack([y, rms_norm(y, next_norm, 1e-5) if normed is None else normed])
 
 
 def product_checks() -> Iterator[Check]:
-    """The skinny products, from one row to more than are skinny."""
+    """The products, from one row to more than the kernels take."""
     for dtype in BOUNDS:
         for rows in (1, 2, 17, MAX_ROWS, 2 * MAX_ROWS + 1):
             yield dtype, partial(_product_error, rows, dtype)

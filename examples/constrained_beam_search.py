@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from dendrite_jax import engine
-from dendrite_jax.cache import CacheConfig
 from dendrite_jax.grammar import NO_GRAMMAR, Grammar, GrammarCompiler, stack
 from dendrite_jax.search import BeamSearchConfig, beam_search
+from dendrite_jax.serving import start
 from dendrite_jax.tasks.game24.solve import load_solver
 
 STEP = r" [0-9]+ {op} [0-9]+ = [0-9]+(/[0-9]+)? \(left:( [0-9]+(/[0-9]+)?)+\)"
@@ -28,13 +28,8 @@ def main() -> dict[str, str]:
     # One problem for each grammar and one without, in one batch.
     names = [*OPERATIONS, "as it likes"]
     config = BeamSearchConfig(width=3, max_new_tokens=24)
-    slots = len(names) * config.num_slots
-    state = engine.init(model, CacheConfig(num_blocks=4 * slots, num_slots=slots, max_context=64))
-    state, roots = engine.open_branches(state, jax.random.split(jax.random.key(0), len(names)))
-    prompt = jnp.array([tokenizer.encode("<|bos|>Make 24 from 4 5 6 10\n")] * len(names))
-    state, _ = engine.prefill(
-        model, state, roots, prompt, jnp.full(len(names), prompt.shape[1], jnp.int32)
-    )
+    prompts = ["<|bos|>Make 24 from 4 5 6 10\n"] * len(names)
+    state, roots = start(model, prompts, config, tokenizer=tokenizer)
     state = engine.constrain(state, roots, table, jnp.array([0, 1, NO_GRAMMAR]))
 
     search = jax.jit(beam_search, static_argnames="config", donate_argnums=1)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from dendrite_jax import engine
-from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import Model, State, StopRules
 from dendrite_jax.search import (
     SampleThoughts,
@@ -20,6 +18,7 @@ from dendrite_jax.search import (
     path_tokens,
     tree_of_thoughts,
 )
+from dendrite_jax.serving import start
 from dendrite_jax.tasks.game24.solve import load_solver
 
 
@@ -34,11 +33,8 @@ def main() -> str:
     """Prints the best path under the value above and gives its text."""
     model, tokenizer = load_solver()
     config = TreeOfThoughtsConfig(breadth=3, proposals=12, depth=3)
-    cache = CacheConfig(num_blocks=128, num_slots=config.num_slots, max_context=96)
-    state = engine.init(model, cache)
-    state, roots = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
-    prompt = jnp.array([tokenizer.encode("<|bos|>Make 24 from 4 5 6 10\n")])
-    state, _ = engine.prefill(model, state, roots, prompt, jnp.array([prompt.shape[1]]))
+    prompt = "<|bos|>Make 24 from 4 5 6 10\n"
+    state, roots = start(model, prompt, config, tokenizer=tokenizer, new_tokens=3 * 24)
 
     lines = SampleThoughts(24, StopRules.of(tokenizer.encode("\n")))
     search = jax.jit(tree_of_thoughts, static_argnames=("config", "score"))

@@ -11,6 +11,9 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_batching import custom_vmap
+
+from dendrite_jax.kernels.dispatch import UnsupportedError
 
 
 def batch(array: Array, batched: bool, size: int) -> Array:
@@ -60,6 +63,33 @@ def fold_cache(
     return fold_pool(k_pool), fold_pool(v_pool), table
 
 
+def traced_layer(layer: int | Array) -> tuple[Array, ...]:
+    """A layer number as what a `custom_vmap` function takes of it: nothing of an int."""
+    return () if isinstance(layer, int) else (layer,)
+
+
+def refuse_batched(name: str, flags: Any) -> None:
+    """Raises UnsupportedError if an operand that kernels take once has the mapped axis."""
+    if any_batched(*flags):
+        raise UnsupportedError(f"under vmap the kernel takes one {name} for all problems")
+
+
 def any_batched(*flags: Any) -> bool:
     """Whether one of several operands, some of them absent, has the mapped axis."""
     return any(flag is True for flag in flags)
+
+
+@custom_vmap
+def largest_mapped(value: Array) -> Array:
+    """i32[]: the value itself; under `vmap` the largest of the mapped values, unmapped.
+
+    For the bound of a loop, which then stays one loop for all problems.
+    """
+    return value
+
+
+@largest_mapped.def_vmap
+def _largest_of_batch(size: int, batched: list[bool], value: Array) -> tuple[Any, bool]:
+    del size
+    # Goes through the rule again, for a vmap around this one.
+    return largest_mapped(jnp.max(value) if batched[0] else value), False

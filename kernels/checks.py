@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def check_pools(k_pool: Array, v_pool: Array, layer: int) -> None:
+def check_pools(k_pool: Array, v_pool: Array, layer: int | Array) -> None:
     """Raises ValueError unless the pools are alike and have the layer."""
     if k_pool.ndim != 5:
         raise ValueError(
@@ -21,7 +21,10 @@ def check_pools(k_pool: Array, v_pool: Array, layer: int) -> None:
             f"v_pool is {v_pool.dtype}{list(v_pool.shape)}, "
             f"but k_pool is {k_pool.dtype}{list(k_pool.shape)}"
         )
-    if not 0 <= layer < k_pool.shape[0]:
+    if not isinstance(layer, int):  # its value is not known while it is traced
+        if layer.shape or not jnp.issubdtype(layer.dtype, jnp.integer):
+            raise ValueError(f"layer is {layer.dtype}{list(layer.shape)}, not an integer scalar")
+    elif not 0 <= layer < k_pool.shape[0]:
         raise ValueError(f"layer is {layer}, but the pools have {k_pool.shape[0]} layers")
 
 

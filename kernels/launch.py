@@ -87,6 +87,16 @@ def launch(
     )
 
 
+def layer_operand(layer: int | Array, num_blocks: int) -> tuple[int | Array, bool]:
+    """A layer's first block among the blocks of all layers, and whether that is traced.
+
+    To a kernel a traced one is a pointer (`LAYER_TRACED`), an int is an integer.
+    """
+    if isinstance(layer, int):
+        return layer * num_blocks, False
+    return layer.astype(jnp.int32) * num_blocks, True
+
+
 def prefetch_groups(array: Array | None, most_bytes: int) -> int:
     """How many groups of cache lines to prefetch from the start of an array (see prefetch.py)."""
     from dendrite_jax.kernels.prefetch import GROUP_BYTES

@@ -46,14 +46,15 @@ def random_peer(shape: str, on_gpu: bool) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     ours = SHAPES[shape]
+    layer = ours.layers[0]  # all are alike
     config = LlamaConfig(
         vocab_size=ours.vocab_size,
         hidden_size=ours.hidden_size,
-        intermediate_size=ours.intermediate_size,
+        intermediate_size=layer.mlp.width,
         num_hidden_layers=ours.num_layers,
-        num_attention_heads=ours.num_heads,
-        num_key_value_heads=ours.num_kv_heads,
-        head_dim=ours.head_dim,
+        num_attention_heads=layer.attention.heads,
+        num_key_value_heads=layer.attention.kv_heads,
+        head_dim=layer.attention.head_dim,
         max_position_embeddings=ours.max_position,
         tie_word_embeddings=ours.tie_word_embeddings,
     )

@@ -50,7 +50,8 @@ def _filled_cache(shape: str, context: int, on_gpu: bool) -> Any:
     from transformers import DynamicCache
 
     config = SHAPES[shape]
-    size = (1, config.num_kv_heads, context, config.head_dim)
+    heads = config.layers[0].attention  # all layers are alike
+    size = (1, heads.kv_heads, context, heads.head_dim)
     cache = DynamicCache()
     for layer in range(config.num_layers):
         piece = torch.ones(

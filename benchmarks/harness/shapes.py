@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,30 +10,30 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from dendrite_jax.models import Decoder, ModelConfig
+from dendrite_jax import cache as kv
+from dendrite_jax.kernels.linear import Dense
+from dendrite_jax.models import (
+    AttentionSpec,
+    Decoder,
+    LayerSpec,
+    MlpSpec,
+    ModelConfig,
+    Rope,
+)
 
 SHAPES = {
     "llama-3-8b": ModelConfig(
         architecture="LlamaForCausalLM",
         vocab_size=128256,
         hidden_size=4096,
-        intermediate_size=14336,
-        num_layers=32,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
+        layers=32 * (LayerSpec(AttentionSpec(32, 8, 128, Rope(500000.0)), MlpSpec(14336)),),
         max_position=8192,
-        rope_theta=500000.0,
     ),
     "small": ModelConfig(
         architecture="LlamaForCausalLM",
         vocab_size=4096,
         hidden_size=256,
-        intermediate_size=768,
-        num_layers=4,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=64,
+        layers=4 * (LayerSpec(AttentionSpec(4, 2, 64), MlpSpec(768)),),
         max_position=8192,
         tie_word_embeddings=True,
     ),
@@ -41,11 +42,7 @@ SHAPES = {
         architecture="LlamaForCausalLM",
         vocab_size=4096,
         hidden_size=1024,
-        intermediate_size=3072,
-        num_layers=2,
-        num_heads=16,
-        num_kv_heads=8,
-        head_dim=128,
+        layers=2 * (LayerSpec(AttentionSpec(16, 8, 128), MlpSpec(3072)),),
         max_position=8192,
         tie_word_embeddings=True,
     ),
@@ -64,15 +61,16 @@ def default_dtype() -> DTypeLike:
 
 def random_model(shape: str, dtype: DTypeLike, seed: int = 0) -> Decoder:
     """A decoder of a named shape; every weight matrix is scaled to keep activations near 1."""
-    config = SHAPES[shape]
-    heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
-    hidden, inner = config.hidden_size, config.intermediate_size
+    config = replace(SHAPES[shape], compute_dtype=jnp.dtype(dtype).name)
+    hidden = config.hidden_size
     keys = iter(jax.random.split(jax.random.key(seed), 2 + 4 * config.num_layers))
 
-    def matrix(rows: int, columns: int) -> jax.Array:
-        return _random_matrix(next(keys), (rows, columns), dtype)
+    def matrix(rows: int, columns: int) -> Dense:
+        return Dense(_random_matrix(next(keys), (rows, columns), dtype))
 
-    def layer() -> dict[str, jax.Array]:
+    def layer(spec: LayerSpec) -> dict[str, Any]:
+        heads, kv_heads = spec.attention.heads, spec.attention.kv_heads
+        dim, inner = spec.attention.head_dim, spec.mlp.width
         return {
             "input_norm": jnp.ones(hidden, dtype),
             "qkv": matrix((heads + 2 * kv_heads) * dim, hidden),
@@ -83,9 +81,9 @@ def random_model(shape: str, dtype: DTypeLike, seed: int = 0) -> Decoder:
         }
 
     params: dict[str, Any] = {
-        "embed": matrix(config.vocab_size, hidden),
+        "embed": matrix(config.vocab_size, hidden).values,
         "final_norm": jnp.ones(hidden, dtype),
-        "layers": tuple(layer() for _ in range(config.num_layers)),
+        "layers": tuple(map(layer, config.layers)),
     }
     if not config.tie_word_embeddings:
         params["lm_head"] = matrix(config.vocab_size, hidden)
@@ -102,7 +100,5 @@ def step_bytes(model: Decoder, context: int, branches: int = 1) -> int:
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
     if "lm_head" in model.params:
         weights -= model.params["embed"].nbytes  # a row a branch is read
-    config = model.config
-    item = model.dtype.itemsize
-    cache = 2 * config.num_layers * config.num_kv_heads * config.head_dim * context * item
-    return weights + branches * cache
+    token = kv.block_bytes(model.kv_shape, dtype=model.dtype, block_size=1)
+    return weights + branches * context * token

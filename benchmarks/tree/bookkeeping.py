@@ -54,9 +54,13 @@ class HollowDecoder(struct.PyTreeNode):
         return self.config.hidden_size
 
     @property
+    def max_position(self) -> int:
+        return self.config.max_position
+
+    @property
     def kv_shape(self) -> KVShape:
-        config = self.config
-        return (GroupShape((0,), config.num_kv_heads, config.head_dim),)
+        heads = self.config.layers[0].attention
+        return (GroupShape((0,), heads.kv_heads, heads.head_dim),)
 
     def plan(
         self, pool: KVPool, table: Array, length: Array, previous: Plan | None = None
@@ -68,7 +72,7 @@ class HollowDecoder(struct.PyTreeNode):
             table,
             length,
             pool.groups[0].arrays["k"],
-            self.config.num_heads,
+            self.config.layers[0].attention.heads,
             previous=previous,
             policy=self.policy,
         )

@@ -51,7 +51,7 @@ def resize(cache: Cache, config: CacheConfig) -> Cache:
     if last >= config.num_slots:
         raise CapacityError(f"num_slots is {config.num_slots}, and branch {last} is held")
     longest = int(np.argmax(length))
-    if length[longest] > config.max_blocks * config.block_size:
+    if length[longest] > config.max_context:
         raise CapacityError(
             f"max_context is {config.max_context}, and branch {longest} holds "
             f"{length[longest]} tokens"
@@ -79,7 +79,7 @@ def _move(cache: Cache, config: CacheConfig) -> Cache:
     table = jnp.where(cache.table == NO_BLOCK, NO_BLOCK, place[jnp.maximum(cache.table, 0)])
     table = fit_slots(table.astype(jnp.int32), config.num_slots, NO_BLOCK)
     more_blocks = config.num_blocks > jnp.sum(cache.pool.ref_count < GUARD_COUNT)
-    more_context = config.max_blocks > cache.table.shape[1]
+    more_context = config.max_context > cache.max_context
     more_slots = config.num_slots > cache.num_slots
     lifted = jnp.where(more_blocks, OUT_OF_BLOCKS, 0) | (CONTEXT_FULL if more_context else 0)
     return cache.replace(
@@ -90,6 +90,7 @@ def _move(cache: Cache, config: CacheConfig) -> Cache:
         error=fit_slots(cache.error & ~lifted, config.num_slots),
         misuse=cache.misuse & ~(OUT_OF_SLOTS if more_slots else 0),
         blocks_short=jnp.where(more_blocks, 0, cache.blocks_short),
+        max_context=config.max_context,
     )
 
 

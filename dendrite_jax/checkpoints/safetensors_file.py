@@ -72,19 +72,67 @@ class SafetensorsFile:
         return flat.reshape(entry["shape"])
 
 
-def open_checkpoint(folder: Path) -> dict[str, SafetensorsFile]:
-    """The file that holds each tensor of the checkpoint in `folder`, by tensor name.
+class Checkpoint:
+    """The tensors of a model folder, by name.
+
+    An index may name tensors that no shard has, such as the output matrix of a tied model; that is
+    an error only for a tensor that is asked for.
+    """
+
+    def __init__(
+        self, folder: Path, files: dict[str, SafetensorsFile], absent: dict[str, str]
+    ) -> None:
+        """Holds what `open_checkpoint` found.
+
+        Args:
+          folder: the model folder.
+          files: the file of each tensor.
+          absent: of each tensor that the index names and no file has, what is wrong.
+        """
+        self.folder = folder
+        self.files = files
+        self.absent = absent
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def names(self) -> set[str]:
+        """Of all tensors that there are, or should be by the index."""
+        return {*self.files, *self.absent}
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A read-only view of a tensor.
+
+        Raises:
+          WeightsError: there is none of that name, or its shape or dtype is another.
+        """
+        if name in self.absent:
+            raise WeightsError(self.absent[name])
+        if name not in self.files:
+            raise WeightsError(
+                f"{self.folder}: tensor {name} is missing, expected with shape {shape}"
+            )
+        file = self.files[name]
+        tensor = file.tensor(name)
+        if tensor.shape != shape:
+            raise WeightsError(
+                f"{file.path}: tensor {name} has shape {tensor.shape}, expected {shape}"
+            )
+        return tensor
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`.
 
     Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names.
 
     Raises:
-      WeightsError: neither is there, a shard is absent or damaged, or the index names a tensor
-        that its shard does not have.
+      WeightsError: neither is there, or the index or a shard is damaged.
     """
     single, index = folder / hf_files.WEIGHTS, folder / hf_files.WEIGHTS_INDEX
     if single.exists():
         file = SafetensorsFile(single)
-        return dict.fromkeys(file, file)
+        return Checkpoint(folder, dict.fromkeys(file, file), {})
     if not index.exists():
         raise WeightsError(
             f"{folder}: no weights, expected {hf_files.WEIGHTS} or {hf_files.WEIGHTS_INDEX}"
@@ -93,13 +141,16 @@ def open_checkpoint(folder: Path) -> dict[str, SafetensorsFile]:
     if not isinstance(weight_map, dict):
         raise WeightsError(f"{index}: weight_map is missing or not an object")
     shards: dict[str, SafetensorsFile] = {}
+    files, absent = {}, {}
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or Path(name).name != name:
             raise WeightsError(f"{index}: tensor {tensor} is in {name!r}, expected a file name")
-        if name not in shards:
-            if not (folder / name).exists():
-                raise WeightsError(f"{index}: tensor {tensor} is in {name}, which does not exist")
+        if name not in shards and (folder / name).exists():
             shards[name] = SafetensorsFile(folder / name)
-        if tensor not in shards[name]:
-            raise WeightsError(f"{folder / name}: tensor {tensor} is missing, {index.name} has it")
-    return {tensor: shards[name] for tensor, name in weight_map.items()}
+        if name not in shards:
+            absent[tensor] = f"{index}: tensor {tensor} is in {name}, which does not exist"
+        elif tensor not in shards[name]:
+            absent[tensor] = f"{folder / name}: tensor {tensor} is missing, {index.name} has it"
+        else:
+            files[tensor] = shards[name]
+    return Checkpoint(folder, files, absent)

@@ -81,22 +81,17 @@ def generate(
       again. The others go on.
     """
     stop = StopRules() if stop is None else stop
-    state, branch_ids = without_stale(state, branch_ids)
     until = Round() if until is None else until
+    state, branch_ids = without_stale(state, branch_ids)
     limit = jnp.int32(config.max_new_tokens)
     if stop.limit is not None:
         limit = jnp.minimum(stop.limit, limit)
-    lane = jnp.arange(branch_ids.shape[0])
+    if begun is None:
+        begun = Generated.empty(model, state, branch_ids, config, string_state)
     seen = None
     if sampling.repetition_penalty is not None:
         seen = _seen_tokens(model, state, branch_ids)
-    if begun is None:
-        out = Generated.empty(model, state, branch_ids, config, string_state)
-    else:
-        missed = begun.finish == GRAMMAR_MISS
-        out = begun._replace(finish=jnp.where(missed, RUNNING, begun.finish))
-    at_limit = (out.finish == RUNNING) & (out.length >= limit)
-    out = out._replace(finish=jnp.where(at_limit, LENGTH, out.finish))
+    rules = _Rules(config, sampling, stop, limit)
 
     def goes_on(loop: _Loop) -> Array:
         unfinished = jnp.any(loop.out.finish == RUNNING)
@@ -107,52 +102,81 @@ def generate(
         return unfinished
 
     def body(loop: _Loop) -> _Loop:
-        out = loop.out
         # Under `vmap` a state whose lanes have ended idles while another's run.
-        running = (out.finish == RUNNING) & goes_on(loop)
-        ids = jnp.where(running, branch_ids, -1)
-        slot = jnp.maximum(ids, 0)
-        logits = next_logits(model, loop.state, ids)
-        position = loop.state.cache.length[slot]
-        masked = mask_logits(loop.state, ids, logits)
-        chosen = sample(logits, loop.state.key[slot], position, sampling, loop.seen, masked)
-        bad = running & loop.state.cache.alive[slot] & _is_bad(logits)
-        unknown = is_unknown(loop.state, ids, chosen.token) & ~bad
+        running = (loop.out.finish == RUNNING) & goes_on(loop)
+        return _take_step(model, loop, jnp.where(running, branch_ids, kv.NO_BRANCH), rules)
 
-        tokens, count = forced_after(loop.state, ids, chosen.token, config.fast_forward)
-        room = jnp.minimum(limit - out.length, loop.state.cache.max_context - position)
-        count = jnp.clip(room, 1, count)
-        string_state, reason, count = _read_stops(stop, out.string_state, tokens, count)
-        ids = jnp.where(bad, -1, ids)
-        state, hidden, forced, ok = _append(model, loop.state, ids, tokens, count, config)
-        flags = jnp.where(bad, kv.BAD_LOGITS, 0)
-        state = state.replace(cache=kv.flag_branches(state.cache, branch_ids, flags))
-
-        by_grammar = finish_reason(state, ids)
-        reason = jnp.where(by_grammar == RUNNING, reason, by_grammar)
-        reason = jnp.where(ok, reason, jnp.where(unknown, GRAMMAR_MISS, FAILED))
-        reason = jnp.where(bad, BAD_LOGITS, reason)
-        kept = running & ok
-        first = _Said(chosen.raw_logprob, chosen.logprob, *_top(logits, config))
-        said = _join(first, forced)
-        new = jnp.where(kept, count, 0)
-        out = out.append(Taken(length=new, tokens=tokens, hidden=hidden, **said._asdict()))
-        full = (reason == RUNNING) & (out.length >= limit)
-        out = out._replace(
-            finish=jnp.where(running, jnp.where(full, LENGTH, reason), out.finish),
-            string_state=jnp.where(kept, string_state, out.string_state),
-        )
-        seen = loop.seen
-        if seen is not None:
-            read = jnp.arange(tokens.shape[1]) < count[:, None]
-            columns = jnp.where(read, tokens, model.vocab_size)
-            seen = seen.at[lane[:, None], columns].set(True, mode="drop")
-        ended = jnp.sum(running & (out.finish != RUNNING), dtype=jnp.int32)
-        return _Loop(state, seen, out, loop.steps + jnp.any(running), loop.ended + ended)
-
-    planned = state.replace(plan=_first_plan(model, state, branch_ids))
-    end = while_any(goes_on, body, _Loop(planned, seen, out, jnp.int32(0), jnp.int32(0)))
+    loop = _Loop(
+        state=state.replace(plan=_first_plan(model, state, branch_ids)),
+        seen=seen,
+        out=begun._replace(finish=_resumed(begun, branch_ids, limit)),
+        steps=jnp.int32(0),
+        ended=jnp.int32(0),
+    )
+    end = while_any(goes_on, body, loop)
     return end.state.replace(plan=None), end.out
+
+
+class _Rules(NamedTuple):
+    """What a generation was asked for."""
+
+    config: GenerateConfig
+    sampling: Sampling
+    stop: StopRules
+    limit: Array  # i32[] or i32[lanes], most new tokens
+
+
+def _resumed(begun: Generated, branch_ids: Array, limit: Array) -> Array:
+    """i32[lanes]: why lanes have ended before the first step, or RUNNING."""
+    missed = begun.finish == GRAMMAR_MISS
+    finish = jnp.where(missed, RUNNING, begun.finish)
+    ended = jnp.where(branch_ids < 0, FAILED, jnp.where(begun.length >= limit, LENGTH, RUNNING))
+    return jnp.where(finish == RUNNING, ended, finish)
+
+
+def _take_step(model: Model, loop: _Loop, ids: Array, rules: _Rules) -> _Loop:
+    """Grows the branches i32[lanes] by a token, or by several where all but the first are forced.
+
+    A negative id is a lane that has ended, and stays as it is.
+    """
+    running, slot, config = ids >= 0, jnp.maximum(ids, 0), rules.config
+    cache, out = loop.state.cache, loop.out
+    logits = next_logits(model, loop.state, ids)
+    position = cache.length[slot]
+    masked = mask_logits(loop.state, ids, logits)
+    chosen = sample(logits, loop.state.key[slot], position, rules.sampling, loop.seen, masked)
+    bad = running & cache.alive[slot] & (cache.error[slot] == 0) & _is_bad(logits)
+    unknown = is_unknown(loop.state, ids, chosen.token) & ~bad
+
+    tokens, count = forced_after(loop.state, ids, chosen.token, config.fast_forward)
+    room = jnp.minimum(rules.limit - out.length, cache.max_context - position)
+    count = jnp.clip(room, 1, count)
+    string_state, stopped, count = _read_stops(rules.stop, out.string_state, tokens, count)
+    taken = jnp.where(bad, kv.NO_BRANCH, ids)
+    state, hidden, forced, ok = _append(model, loop.state, taken, tokens, count, config)
+    flags = jnp.where(bad, kv.BAD_LOGITS, 0)
+    state = state.replace(cache=kv.flag_branches(state.cache, ids, flags))
+
+    first = _Said(chosen.raw_logprob, chosen.logprob, *_top(logits, config))
+    said = _join(first, forced)
+    new = jnp.where(ok, count, 0)
+    out = out.append(Taken(length=new, tokens=tokens, hidden=hidden, **said._asdict()))
+    by_grammar = finish_reason(state, taken)
+    reason = jnp.where(by_grammar == RUNNING, stopped, by_grammar)
+    reason = jnp.where((reason == RUNNING) & (out.length >= rules.limit), LENGTH, reason)
+    reason = jnp.where(ok, reason, jnp.where(unknown, GRAMMAR_MISS, FAILED))
+    reason = jnp.where(bad, BAD_LOGITS, reason)
+    out = out._replace(
+        finish=jnp.where(running, reason, out.finish),
+        string_state=jnp.where(ok, string_state, out.string_state),
+    )
+    return _Loop(
+        state=state,
+        seen=None if loop.seen is None else _with_seen(loop.seen, tokens, new),
+        out=out,
+        steps=loop.steps + jnp.any(running),
+        ended=loop.ended + jnp.sum(running & (reason != RUNNING), dtype=jnp.int32),
+    )
 
 
 def _is_bad(logits: Array) -> Array:
@@ -263,7 +287,11 @@ def _top(logits: Array, config: GenerateConfig) -> tuple[Array | None, Array | N
 def _seen_tokens(model: Model, state: State, branch_ids: Array) -> Array:
     """Which tokens each branch holds, bool[lanes, vocab]."""
     tokens, length = branch_tokens(state, branch_ids)
-    held = jnp.arange(tokens.shape[1]) < length[:, None]
+    return _with_seen(jnp.zeros((tokens.shape[0], model.vocab_size), bool), tokens, length)
+
+
+def _with_seen(seen: Array, tokens: Array, count: Array) -> Array:
+    """`seen` with the first i32[lanes] of each lane's tokens i32[lanes, n]."""
+    read = jnp.arange(tokens.shape[1]) < count[:, None]
     lane = jnp.arange(tokens.shape[0])[:, None]
-    seen = jnp.zeros((tokens.shape[0], model.vocab_size), bool)
-    return seen.at[lane, jnp.where(held, tokens, model.vocab_size)].set(True, mode="drop")
+    return seen.at[lane, jnp.where(read, tokens, seen.shape[1])].set(True, mode="drop")

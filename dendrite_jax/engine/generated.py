@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,10 +118,10 @@ class Generated(NamedTuple):
                 return None
             return rows.at[lane, place].set(new, mode="drop")
 
-        return self._replace(
-            length=self.length + taken.length,
-            **{name: put(getattr(self, name), getattr(taken, name)) for name in _BY_TOKEN},
-        )
+        grown: dict[str, Any] = {
+            name: put(getattr(self, name), getattr(taken, name)) for name in _BY_TOKEN
+        }
+        return self._replace(length=self.length + taken.length, **grown)
 
     def replaced(self, lanes: Array, by: Generated) -> Generated:
         """`by` in the lanes bool[lanes]: with `empty`, lanes that begin anew on other branches."""

@@ -51,7 +51,7 @@ def rewind(model: Model, state: State, branch_ids: Array) -> tuple[State, Steppe
     cache = cache.replace(
         pool=pool,
         misuse=cache.misuse | misuse,
-        ledger=cache.ledger.add(prefilled=jnp.sum(ok), steps=1),
+        ledger=cache.ledger.add(prefilled=jnp.sum(ok), steps=jnp.any(branch_ids >= 0)),
     )
     state = state.replace(
         cache=cache,

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
+
+AnyArray = Array | np.ndarray
 
 # Why a lane ended.
 RUNNING = 0
@@ -44,17 +47,17 @@ class StopRules(struct.PyTreeNode):
     its value is not.
     """
 
-    tokens: Array | None = None  # i32[n] for all lanes or i32[lanes, n], padded with NO_TOKEN
+    tokens: AnyArray | None = None  # i32[n] for all lanes or i32[lanes, n], padded with NO_TOKEN
     strings: StopStrings | None = None
-    automaton: Array | None = None  # i32[lanes], whose strings end the lane, NO_AUTOMATON: none
-    limit: Array | int | None = None  # i32[] or i32[lanes], most new tokens, up to the config's
+    automaton: AnyArray | None = None  # i32[lanes], whose strings end the lane, NO_AUTOMATON: none
+    limit: AnyArray | int | None = None  # i32[] or i32[lanes], most new tokens, up to the config's
 
     @classmethod
     def of(
         cls,
         tokens: Sequence[int] = (),
         strings: StopStrings | None = None,
-        limit: Array | int | None = None,
+        limit: AnyArray | int | None = None,
     ) -> StopRules:
         """Rules that are the same for all lanes."""
         ids = jnp.asarray(tokens, jnp.int32).reshape(-1) if len(tokens) else None

@@ -8,20 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dendrite_jax.models.config import ModelConfig, RopeScaling
+from dendrite_jax.models.config import Rope, RopeScaling
 
 
-def rope_tables(config: ModelConfig, position: Array) -> tuple[Array, Array]:
+def rope_table(rope: Rope, head_dim: int, position: Array) -> tuple[Array, Array]:
     """Cosines and sines, f32[..., head_dim / 2], of i32[...] positions."""
-    angle = position[..., None].astype(jnp.float32) * jnp.asarray(_frequencies(config))
+    frequency = jnp.asarray(_frequencies(rope, head_dim))
+    angle = position[..., None].astype(jnp.float32) * frequency
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def _frequencies(config: ModelConfig) -> np.ndarray:
-    exponent = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
-    frequency = config.rope_theta**-exponent
-    if config.rope_scaling is not None:
-        frequency = _rescale(frequency, config.rope_scaling)
+def _frequencies(rope: Rope, head_dim: int) -> np.ndarray:
+    exponent = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
+    frequency = rope.theta**-exponent
+    if rope.scaling is not None:
+        frequency = _rescale(frequency, rope.scaling)
     return frequency.astype(np.float32)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def pad_sampling(sampling: Sampling, lanes: int) -> Sampling:
     Raises:
       ValueError: a field has neither one value nor one for each lane.
     """
-    padded = {}
+    padded: dict[str, Any] = {}
     for field in fields(sampling):
         value = getattr(sampling, field.name)
         if value is None:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
+from jax import Array
 
 from dendrite_jax import cache as kv
 from dendrite_jax.cache import NO_BRANCH, CacheConfig
@@ -37,7 +38,7 @@ class Started(NamedTuple):
     """A state whose branches hold the prompts."""
 
     state: State
-    roots: np.ndarray  # i32[prompts], the branch of each
+    roots: Array  # i32[prompts], the branch of each
 
 
 def start(
@@ -106,7 +107,7 @@ def start(
     state, roots, held = open_prompts(model, state, rows, words)
     if not held.all():
         kv.raise_errors(state.cache)
-    return Started(state, roots)
+    return Started(state, jax.device_put(roots))
 
 
 def encode_prompts(

@@ -24,7 +24,7 @@ def whole_number(value: Any, field: str, least: int) -> int:
     try:
         number = index(value)
     except TypeError:
-        raise ValueError(f"{field} is {value!r}; it takes a whole number") from None
+        raise ValueError(f"{field} is {_short(value)}; it takes a whole number") from None
     if number < least:
         raise ValueError(f"{field} is {number}; it must be at least {least}")
     return number
@@ -73,7 +73,7 @@ def prompt_ids(values: Any) -> list[int]:
 
 
 def _short(value: Any) -> str:
-    shown = repr(value)
+    shown = " ".join(repr(value).split())  # one line, of an array too
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 

@@ -11,7 +11,7 @@ from dendrite_jax.kernels.checks import check_pools
 def append_kv(
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     k: Array,
     v: Array,
     block: Array,
@@ -22,7 +22,7 @@ def append_kv(
     Args:
       k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim]; reuse the returned pools
         and drop these, so that XLA updates the buffers in place.
-      layer: which layer to write.
+      layer: which layer to write, an int or i32[]; an array's range is not checked.
       k, v: [..., kv_heads, head_dim], the new tokens, keys after rotary embedding.
       block: i32[...], the physical block of each token; `blocks` or more drops the token.
       offset: i32[...], the token's place within its block.

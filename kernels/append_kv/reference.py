@@ -8,7 +8,7 @@ from jax import Array
 def append_kv(
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     k: Array,
     v: Array,
     block: Array,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from dendrite_jax.kernels.batching import fold, fold_cache, unfold
-from dendrite_jax.kernels.launch import array_type, check_pool, launch, power_of_two
+from dendrite_jax.kernels.batching import fold, fold_cache, refuse_batched, traced_layer, unfold
+from dendrite_jax.kernels.launch import array_type, check_pool, launch, layer_operand, power_of_two
 from dendrite_jax.kernels.paged_prefill import triton as kernels
 from dendrite_jax.kernels.paged_prefill.shapes import PrefillTiles, prefill_tiles
 
@@ -18,9 +18,10 @@ def paged_prefill(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     start: Array,
+    length: Array | None = None,
     *,
     scale: float,
     window: int | None = None,
@@ -36,26 +37,39 @@ def paged_prefill(
     _, queries, heads, head_dim = q.shape
     group = heads // k_pool.shape[2]
     tiles = tiles or prefill_tiles(queries * group, head_dim, k_pool.dtype.itemsize)
+    held = jnp.sum(table >= 0, axis=1, dtype=jnp.int32) * k_pool.shape[3]
+    held = held if length is None else jnp.minimum(held, length)
 
     @custom_vmap
     def attend(
-        q: Array, k_pool: Array, v_pool: Array, table: Array, start: Array
+        q: Array,
+        k_pool: Array,
+        v_pool: Array,
+        table: Array,
+        start: Array,
+        held: Array,
+        *traced: Array,
     ) -> tuple[Array, Array]:
-        return _launch(q, k_pool, v_pool, layer, table, start, scale, window, softcap, tiles)
+        number = traced[0] if traced else layer
+        return _launch(q, k_pool, v_pool, number, table, start, held, scale, window, softcap, tiles)
 
     @attend.def_vmap
     def _mapped(
-        size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, table: Any, start: Any
+        size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, table: Any, *rest: Any
     ) -> Any:
+        start, held, *traced = rest
+        refuse_batched("layer", batched[6:])
         q, start = fold(q, batched[0], size), fold(start, batched[4], size)
+        held = fold(held, batched[5], size)
         k_pool, v_pool, table = fold_cache(k_pool, v_pool, table, batched[1:4], size)
         out = paged_prefill(
             q,
             k_pool,
             v_pool,
-            layer,
+            traced[0] if traced else layer,
             table,
             start,
+            held,
             scale=scale,
             window=window,
             softcap=softcap,
@@ -63,16 +77,17 @@ def paged_prefill(
         )
         return tuple(unfold(part, size) for part in out), (True, True)
 
-    return attend(q, k_pool, v_pool, table, start)
+    return attend(q, k_pool, v_pool, table, start, held, *traced_layer(layer))
 
 
 def _launch(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     start: Array,
+    held: Array,
     scale: float,
     window: int | None,
     softcap: float | None,
@@ -80,16 +95,17 @@ def _launch(
 ) -> tuple[Array, Array]:
     """The kernel over all rows."""
     rows, queries, heads, head_dim = q.shape
-    _, num_blocks, kv_heads, block_size, _ = k_pool.shape
+    _, num_blocks, kv_heads, _, _ = k_pool.shape
     group = heads // kv_heads
+    layer_block, layer_traced = layer_operand(layer, num_blocks)
     return launch(
         q.astype(k_pool.dtype),
         k_pool,
         v_pool,
         table,
         start,
-        jnp.sum(table >= 0, axis=1, dtype=jnp.int32) * block_size,
-        layer * num_blocks,
+        held,
+        layer_block,
         queries,
         table.shape[1],
         kernel=kernels.prefill_kernel,
@@ -108,6 +124,7 @@ def _launch(
         D=head_dim,
         DIM=power_of_two(head_dim),
         PRECISION="ieee",
+        LAYER_TRACED=layer_traced,
         ROWS=tiles.rows,
         KEYS=tiles.keys,
     )

@@ -14,9 +14,10 @@ def paged_prefill(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     start: Array,
+    length: Array | None = None,
     *,
     scale: float,
     window: int | None = None,
@@ -43,6 +44,10 @@ def paged_prefill(
     if window is not None:
         visible &= key_position > query_position[..., None] - window
     visible &= jnp.repeat(table >= 0, block_size, axis=1)[:, None]
+    if length is not None:
+        visible &= key_position < length[:, None, None]
+    any_sees = jnp.any(visible, axis=1).reshape(rows, max_blocks, 1, block_size, 1)
+    values = jnp.where(any_sees, values, 0)  # zero times NaN is NaN
     visible = visible[:, None, None]  # [rows, 1, 1, queries, keys]
 
     scores = jnp.where(visible, scores, -jnp.inf)

@@ -41,6 +41,7 @@ def prefill_kernel(
     D: tl.constexpr,
     DIM: tl.constexpr,
     PRECISION: tl.constexpr,
+    LAYER_TRACED: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
 ):
@@ -48,6 +49,8 @@ def prefill_kernel(
 
     The tiles with the most keys start first. A row's `held` tokens bound what it reads.
     """
+    if LAYER_TRACED:
+        layer_block = tl.load(layer_block)
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     head = tl.program_id(1)
     row = tl.program_id(2)

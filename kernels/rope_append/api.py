@@ -15,7 +15,7 @@ def rope_append(
     rope: tuple[Array, Array],
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     block: Array,
     offset: Array,
     *,
@@ -32,7 +32,7 @@ def rope_append(
         are paired as in Hugging Face.
       k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim]; reuse the returned pools
         and drop these, so that they are updated in place.
-      layer: which layer of the pool to write.
+      layer: which layer of the pool to write, an int or i32[]; an array's range is not checked.
       block: i32[lanes, tokens], the physical block of each token; `blocks` or more drops it.
       offset: i32[lanes, tokens], the token's place within its block.
       q_norm, k_norm: [head_dim], weights of an RMS norm of each query and key head before the
@@ -64,7 +64,7 @@ def _check(
     rope: tuple[Array, Array],
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     block: Array,
     offset: Array,
     q_norm: Array | None,

@@ -7,9 +7,16 @@ from typing import Any
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from dendrite_jax.kernels.batching import any_batched, batch, fold, fold_blocks, fold_pool, unfold
-from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, launch, power_of_two
+from dendrite_jax.kernels.batching import (
+    batch,
+    fold,
+    fold_blocks,
+    fold_pool,
+    refuse_batched,
+    traced_layer,
+    unfold,
+)
+from dendrite_jax.kernels.launch import array_type, launch, layer_operand, power_of_two
 from dendrite_jax.kernels.rope_append import triton as kernels
 
 HEAD_TILE = 8
@@ -21,7 +28,7 @@ def rope_append(
     rope: tuple[Array, Array],
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     block: Array,
     offset: Array,
     *,
@@ -36,7 +43,7 @@ def rope_append(
     lanes of all problems are the lanes of one launch.
 
     Raises:
-      UnsupportedError: the norms' weights differ between the problems of a `vmap`.
+      UnsupportedError: the layer or the norms' weights differ between the problems of a `vmap`.
     """
     end = limit or k_pool.shape[1]
 
@@ -49,14 +56,16 @@ def rope_append(
         norms: tuple[Array | None, Array | None],
         block: Array,
         offset: Array,
+        *traced: Array,
     ) -> tuple[Array, Array, Array]:
-        return _launch(k_pool, v_pool, qkv, rope, norms, layer, block, offset, eps, end)
+        number = traced[0] if traced else layer
+        return _launch(k_pool, v_pool, qkv, rope, norms, number, block, offset, eps, end)
 
     @append.def_vmap
     def _mapped(size: int, batched: Any, k_pool: Any, v_pool: Any, *rest: Any) -> Any:
-        qkv, rope, norms, block, offset = rest
-        if any_batched(*batched[4]):
-            raise UnsupportedError("rope_append under vmap takes one q_norm and k_norm for all")
+        qkv, rope, norms, block, offset, *traced = rest
+        refuse_batched("q_norm and k_norm", batched[4])
+        refuse_batched("layer", batched[7:])
         k_pool, v_pool = batch(k_pool, batched[0], size), batch(v_pool, batched[1], size)
         shape = k_pool.shape
         cos, sin = (fold(part, flag, size) for part, flag in zip(rope, batched[3], strict=True))
@@ -65,7 +74,7 @@ def rope_append(
             (cos, sin),
             fold_pool(k_pool),
             fold_pool(v_pool),
-            layer,
+            traced[0] if traced else layer,
             fold_blocks(batch(block, batched[5], size), k_pool, end),
             fold(offset, batched[6], size),
             q_norm=norms[0],
@@ -76,7 +85,8 @@ def rope_append(
         outputs = unfold(queries, size), k_pool.reshape(shape), v_pool.reshape(shape)
         return outputs, (True, True, True)
 
-    return append(k_pool, v_pool, qkv, rope, (q_norm, k_norm), block, offset)
+    norms = q_norm, k_norm
+    return append(k_pool, v_pool, qkv, rope, norms, block, offset, *traced_layer(layer))
 
 
 def _launch(
@@ -85,7 +95,7 @@ def _launch(
     qkv: Array,
     rope: tuple[Array, Array],
     norms: tuple[Array | None, Array | None],
-    layer: int,
+    layer: int | Array,
     block: Array,
     offset: Array,
     eps: float,
@@ -95,6 +105,7 @@ def _launch(
     _, num_blocks, kv_heads, block_size, head_dim = k_pool.shape
     lanes, tokens, width = qkv.shape
     heads = width // head_dim - 2 * kv_heads
+    layer_block, layer_traced = layer_operand(layer, num_blocks)
     return launch(
         k_pool,
         v_pool,
@@ -104,7 +115,7 @@ def _launch(
         block,
         offset,
         limit,
-        layer * num_blocks,
+        layer_block,
         kernel=kernels.rope_append_kernel,
         grid=(lanes * tokens, -(-(heads + 2 * kv_heads) // HEAD_TILE)),
         out_type=(
@@ -121,4 +132,5 @@ def _launch(
         D=head_dim,
         HALF=power_of_two(head_dim // 2),
         HEAD_TILE=HEAD_TILE,
+        LAYER_TRACED=layer_traced,
     )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dendrite_jax.kernels.append_kv import append_kv
-from dendrite_jax.kernels.skinny_matmul import rms_norm
+from dendrite_jax.kernels.linear import rms_norm
 
 
 def rope_append(
@@ -14,7 +14,7 @@ def rope_append(
     rope: tuple[Array, Array],
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     block: Array,
     offset: Array,
     *,

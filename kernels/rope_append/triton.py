@@ -42,12 +42,15 @@ def rope_append_kernel(
     D: tl.constexpr,
     HALF: tl.constexpr,
     HEAD_TILE: tl.constexpr,
+    LAYER_TRACED: tl.constexpr,
 ):
     """Writes heads of one token: to `queries`, or in place to a pool at `layer_block` + block.
 
     A block of `limit` or more is none. HALF is the power of two that holds D / 2; HEAD_TILE is how
     many heads a program takes.
     """
+    if LAYER_TRACED:
+        layer_block = tl.load(layer_block)
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HEAD_TILE + tl.arange(0, HEAD_TILE)[:, None]
     column = tl.arange(0, HALF)[None, :]

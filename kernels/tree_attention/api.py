@@ -9,7 +9,7 @@ from jax import Array
 from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
-from dendrite_jax.kernels.tree_attention import reference
+from dendrite_jax.kernels.tree_attention import xla
 from dendrite_jax.kernels.tree_attention.plan import Plan, held_blocks
 
 
@@ -68,7 +68,7 @@ def tree_attention(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     *,
@@ -83,7 +83,7 @@ def tree_attention(
     Args:
       q: [lanes, heads, head_dim], after rotary embedding.
       k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim].
-      layer: which layer of the pool to read.
+      layer: which layer of the pool to read, an int or i32[]; an array's range is not checked.
       table: i32[lanes, max_blocks], the physical block of each logical block, −1 for none. Lanes
         that share a prefix name the same blocks.
       length: i32[lanes], cached tokens of the lane, the new one included; 0 for an idle lane.
@@ -107,7 +107,7 @@ def tree_attention(
     if scale is None:
         scale = q.shape[-1] ** -0.5
     if choose_implementation(policy) == "xla":
-        return reference.tree_attention(
+        return xla.tree_attention(
             q, k_pool, v_pool, layer, table, length, scale=scale, window=window, softcap=softcap
         )
     from dendrite_jax.kernels.tree_attention import gpu
@@ -124,7 +124,7 @@ def _check(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     window: int | None,

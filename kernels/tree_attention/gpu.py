@@ -8,9 +8,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
-from dendrite_jax.kernels.batching import any_batched, fold, fold_cache, unfold
+from dendrite_jax.kernels.batching import (
+    any_batched,
+    fold,
+    fold_cache,
+    refuse_batched,
+    traced_layer,
+    unfold,
+)
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, check_pool, launch, power_of_two
+from dendrite_jax.kernels.launch import array_type, check_pool, launch, layer_operand, power_of_two
 from dendrite_jax.kernels.tree_attention import triton as kernels
 from dendrite_jax.kernels.tree_attention.plan import MAX_COLUMNS, Plan, build_plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles, tree_tiles
@@ -60,7 +67,7 @@ def tree_attention(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     plan: Plan,
@@ -77,13 +84,21 @@ def tree_attention(
 
     @custom_vmap
     def attend(
-        q: Array, k_pool: Array, v_pool: Array, table: Array, length: Array, plan: Plan
+        q: Array,
+        k_pool: Array,
+        v_pool: Array,
+        table: Array,
+        length: Array,
+        plan: Plan,
+        *traced: Array,
     ) -> tuple[Array, Array]:
-        return _launch(q, k_pool, v_pool, layer, length, plan, scale, softcap)
+        number = traced[0] if traced else layer
+        return _launch(q, k_pool, v_pool, number, length, plan, scale, softcap)
 
     @attend.def_vmap
     def _mapped(size: int, batched: Any, q: Any, k_pool: Any, v_pool: Any, *rest: Any) -> Any:
-        table, length, plan = rest
+        table, length, plan, *traced = rest
+        refuse_batched("layer", batched[6:])
         blocks = named_blocks * (size if any_batched(*batched[1:3]) else 1)
         k_pool, v_pool, table = fold_cache(k_pool, v_pool, table, batched[1:4], size)
         q, length = fold(q, batched[0], size), fold(length, batched[4], size)
@@ -92,7 +107,7 @@ def tree_attention(
             q,
             k_pool,
             v_pool,
-            layer,
+            traced[0] if traced else layer,
             table,
             length,
             plan,
@@ -102,14 +117,14 @@ def tree_attention(
         )
         return tuple(unfold(part, size) for part in out), (True, True)
 
-    return attend(q, k_pool, v_pool, table, length, plan)
+    return attend(q, k_pool, v_pool, table, length, plan, *traced_layer(layer))
 
 
 def _launch(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     length: Array,
     plan: Plan,
     scale: float,
@@ -118,6 +133,7 @@ def _launch(
     """Both kernels, one after the other."""
     lanes, num_heads, head_dim = q.shape
     _, num_blocks, num_kv_heads, _, _ = k_pool.shape
+    layer_block, layer_traced = layer_operand(layer, num_blocks)
     tiles = plan.tiles
     workers = plan.work_tile.shape[0]
     wide_tiles, narrow_tiles = tile_counts(lanes, plan.group, tiles)
@@ -152,7 +168,7 @@ def _launch(
         lanes,
         wide_tiles,
         narrow_base,
-        layer * num_blocks,
+        layer_block,
         kernel=kernels.partial_kernel,
         grid=(workers * num_kv_heads,),
         out_type=(
@@ -165,6 +181,7 @@ def _launch(
         softcap=softcap or 0.0,
         window=plan.window or 0,
         PRECISION="ieee",
+        LAYER_TRACED=layer_traced,
         WIDE_KEYS=tiles.wide_keys,
         NARROW_KEYS=tiles.narrow_keys,
         START_BLOCKS=tiles.wide_tile_cost // tiles.wide_cost,

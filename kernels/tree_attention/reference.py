@@ -11,7 +11,7 @@ def tree_attention(
     q: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     *,

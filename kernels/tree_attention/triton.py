@@ -241,6 +241,7 @@ def partial_kernel(
     D: tl.constexpr,
     DIM: tl.constexpr,
     PRECISION: tl.constexpr,
+    LAYER_TRACED: tl.constexpr,
     WIDE: tl.constexpr,
     WIDE_LANES: tl.constexpr,
     WIDE_ROWS: tl.constexpr,
@@ -257,6 +258,8 @@ def partial_kernel(
     whether there are wide tiles at all, START_BLOCKS how many blocks of a wide tile are read in the
     time that starting on one takes.
     """
+    if LAYER_TRACED:
+        layer_block = tl.load(layer_block)
     head = tl.program_id(0) % KV_HEADS
     worker = tl.program_id(0) // KV_HEADS
     entry = tl.load(work_start + worker)

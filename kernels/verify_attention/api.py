@@ -8,7 +8,7 @@ from jax import Array
 from dendrite_jax.kernels.checks import check_heads, check_options, check_pools, check_rows
 from dendrite_jax.kernels.dispatch import choose_implementation
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
-from dendrite_jax.kernels.verify_attention import reference
+from dendrite_jax.kernels.verify_attention import xla
 
 MAX_NODES = 64
 """Most draft tokens of a branch."""
@@ -39,7 +39,7 @@ def verify_attention(
     seen: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     *,
@@ -58,7 +58,7 @@ def verify_attention(
       k, v: [branches, nodes, kv_heads, head_dim], the draft tokens' keys and values.
       seen: bool[branches, nodes, nodes], whether node i sees node j; see `ancestor_mask`.
       k_pool, v_pool: [layers, blocks, kv_heads, block_size, head_dim].
-      layer: which layer of the pool to read.
+      layer: which layer of the pool to read, an int or i32[]; an array's range is not checked.
       table: i32[branches, max_blocks], the physical block of each logical block, −1 for none.
       length: i32[branches], cached tokens, all of which every node sees.
       scale: multiplies the scores; 1/sqrt(head_dim) when None.
@@ -76,7 +76,7 @@ def verify_attention(
     _check(q, k, v, seen, k_pool, v_pool, layer, table, length, softcap)
     if scale is None:
         scale = q.shape[-1] ** -0.5
-    compute = reference.verify_attention
+    compute = xla.verify_attention
     if choose_implementation(policy) == "triton":
         from dendrite_jax.kernels.verify_attention import gpu
 
@@ -93,7 +93,7 @@ def _check(
     seen: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     softcap: float | None,

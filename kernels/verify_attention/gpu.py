@@ -17,7 +17,7 @@ def verify_attention(
     seen: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     *,

@@ -13,7 +13,7 @@ def verify_attention(
     seen: Array,
     k_pool: Array,
     v_pool: Array,
-    layer: int,
+    layer: int | Array,
     table: Array,
     length: Array,
     *,
@@ -58,6 +58,7 @@ def masked_attention(
     )
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
+    values = jnp.where(jnp.any(seen, axis=1)[..., None, None], values, 0)  # 0 times NaN is NaN
     seen = seen[:, :, None, None]
     scores = jnp.where(seen, scores, -jnp.inf)
     peak = jnp.max(scores, axis=-1, keepdims=True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.tiny import TINY
 from dendrite_jax.benchmarks import gpu_checks
 from dendrite_jax.benchmarks.checks import cases
 from dendrite_jax.benchmarks.checks.cases import CALLS, Case
@@ -22,9 +23,8 @@ from dendrite_jax.models import Decoder
 @pytest.fixture(scope="module")
 def every_case() -> Iterator[list[Case]]:
     """All cases, of a tiny shape, to be compiled without a GPU's options."""
-    tiny = {"hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "num_kv_heads": 1}
     with pytest.MonkeyPatch.context() as patch:
-        config = replace(shapes.SHAPES[cases.SHAPE], head_dim=16, **tiny)
+        config = replace(TINY, vocab_size=cases.VOCAB_SIZE)
         patch.setitem(shapes.SHAPES, cases.SHAPE, config)
         patch.setattr(gpu_checks, "options", lambda *_, **__: None)
         yield cases.all_cases()
@@ -35,7 +35,7 @@ def case(every_case: list[Case]) -> tuple[Case, Decoder, Any]:
     """A generation of four lanes, its model and its compiled functions."""
     (case,) = (case for case in every_case if case.name == "generate, 4 lanes, stop tokens")
     model = shapes.random_model(cases.SHAPE, jnp.float32)
-    return case, model, gpu_checks.compile_case(case, model, None, ())
+    return case, model, gpu_checks.compile_case(case, model, cases.token_table(), ())
 
 
 def test_every_search_and_generate_has_a_case(every_case: list[Case]) -> None:

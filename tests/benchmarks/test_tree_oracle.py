@@ -8,7 +8,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.tiny import TINY
+from benchmarks.tiny import tiny
 from dendrite_jax import cache as kv
 from dendrite_jax.benchmarks.tree.bookkeeping import HollowDecoder
 from dendrite_jax.cache import CacheConfig
@@ -16,7 +16,7 @@ from dendrite_jax.kernels.policy import KernelPolicy
 
 
 def test_a_hollow_decoder_keeps_its_plan_while_the_tables_stay() -> None:
-    config = dataclasses.replace(TINY, head_dim=64)
+    config = tiny(head_dim=64)
     hollow = HollowDecoder(
         jnp.arange(64.0), config, jnp.dtype("float32"), policy=KernelPolicy("triton")
     )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dendrite_jax.benchmarks.harness.shapes import SHAPES
+from dendrite_jax.models import AttentionSpec, LayerSpec, MlpSpec, ModelConfig
 
-TINY = replace(
-    SHAPES["small"],
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=32,
-    num_layers=1,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=16,
-)
+
+def tiny(layers: int = 1, head_dim: int = 16, windows: tuple[int | None, ...] = ()) -> ModelConfig:
+    """Two heads on one kv head, width 32, 64 tokens; windows by layer, full without any."""
+    specs = [
+        LayerSpec(AttentionSpec(2, 1, head_dim, window=window), MlpSpec(32))
+        for window in windows or (None,) * layers
+    ]
+    return replace(SHAPES["small"], vocab_size=64, hidden_size=32, layers=tuple(specs))
+
+
+TINY = tiny()

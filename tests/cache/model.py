@@ -45,11 +45,6 @@ class CacheModel:
             ("prefilled", "generated", "scored", "reused", "forks", "blocks_copied", "steps"), 0
         )
 
-    @property
-    def max_context(self) -> int:
-        size = self.config.block_size
-        return -(-self.config.max_context // size) * size
-
     def holders(self) -> Counter[Block]:
         """How many branches hold each block."""
         return Counter(block for branch in self.branches.values() for block in branch.blocks)
@@ -117,7 +112,7 @@ class CacheModel:
         """Follows `resize` to capacities that hold what is held."""
         before, self.config = self.config, config
         lifted = OUT_OF_BLOCKS if config.num_blocks > before.num_blocks else 0
-        if config.max_blocks > before.max_blocks:
+        if config.max_context > before.max_context:
             lifted |= CONTEXT_FULL
         for branch in self.branches.values():
             branch.error &= ~lifted
@@ -146,7 +141,7 @@ class CacheModel:
             if len(tokens[lane]) > width:
                 self.misuse |= COUNT_TOO_LARGE
             elif not branch.error and tokens[lane]:
-                if len(branch.tokens) + len(tokens[lane]) > self.max_context:
+                if len(branch.tokens) + len(tokens[lane]) > self.config.max_context:
                     branch.error = CONTEXT_FULL
                 else:
                     writes[lane] = branch

@@ -98,7 +98,7 @@ def test_lanes_behind_a_refused_one_are_served_in_order() -> None:
     harness.append({first: 6, second: 6, third: 4})
     harness.append({first: 6, second: 6})
     assert harness.blocks_free() == 2
-    lanes = {third: 1, fourth: 6, first: 4, second: 4}
+    lanes = {third: 1, fourth: 6, first: 2, second: 2}
     assert harness.append(lanes) == [True, False, True, False]
     assert harness.blocks_free() == 0
 
@@ -139,9 +139,9 @@ def test_a_flagged_branch_takes_no_more_even_with_blocks_to_spare() -> None:
 def test_a_full_context_flags_the_branch_and_keeps_what_it_holds() -> None:
     harness = Harness()
     full, other = harness.open(2)
-    context = harness.model.max_context
-    assert context == 16  # max_context of 14 in whole blocks
-    for count in (6, 6, 4):
+    context = SMALL.max_context
+    assert context == 14  # in the middle of a block
+    for count in (6, 6, 2):
         assert harness.append({full: count}) == [True]
     assert harness.append({full: 1, other: 6}) == [False, True]
     assert harness.error(full) == CONTEXT_FULL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import struct
@@ -90,6 +91,22 @@ def test_keys_are_kept_in_the_asked_dtype() -> None:
     assert group.arrays["k"].shape == (2, 2 * 9 + 1, 1, 4, 2)
 
 
+def test_blocks_are_copied_by_the_policy_of_the_cache() -> None:
+    seen = []
+
+    class Watching(WholeAndPart):
+        def copy_blocks(
+            self, stored: Stored, source: Array, destination: Array, policy: KernelPolicy
+        ) -> dict[str, Array]:
+            seen.append(policy)
+            return super().copy_blocks(stored, source, destination, policy)
+
+    policy = KernelPolicy("xla", prefill_chunk=7)
+    cache = kv.init(SMALL, SHAPE[1:], codecs=(Watching(jnp.float32(0.5)),), policy=policy)
+    jax.eval_shape(kv.append, cache, jnp.zeros(2, int), jnp.zeros((2, 1), int), jnp.ones(2, int))
+    assert seen == [policy]
+
+
 def test_a_cache_prints_as_one_line_of_shapes() -> None:
     cache = kv.init(CacheConfig(num_blocks=5, num_slots=3, max_context=8, block_size=4), SHAPE[:1])
     assert repr(cache) == (
@@ -97,7 +114,7 @@ def test_a_cache_prints_as_one_line_of_shapes() -> None:
         "codec=Identity(head_dim=2, dtype=float32), layers=(0, 2))), tokens=i32[5,4], "
         "ref_count=i32[5]), table=i32[3,2], length=i32[3], alive=bool[3], error=i32[3], "
         "misuse=i32[], peak_blocks=i32[], blocks_short=i32[], ledger=Ledger(7 × u32[2]), "
-        "policy=KernelPolicy())"
+        "max_context=8, policy=KernelPolicy())"
     )
 
 

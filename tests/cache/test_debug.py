@@ -124,7 +124,7 @@ def test_the_exception_lists_every_broken_invariant(tree: Cache) -> None:
 def test_guards_are_never_handed_out() -> None:
     harness = Harness()
     branches = harness.open(LANES)
-    for count in (6, 6, 4):
+    for count in (6, 6, 2):
         harness.append(dict.fromkeys(branches, count))
     assert harness.blocks_free() == 0
     table = harness.cache.table

@@ -59,7 +59,7 @@ def overrun(harness: Harness) -> None:
         (
             out_of_context,
             CapacityError,
-            "branches [0] stopped at [12] tokens: max_context is 16 and must hold",
+            "branches [0] stopped at [12] tokens: max_context is 14 and must hold",
         ),
         (out_of_slots, CapacityError, "num_slots is 6, 6 are held"),
         (used_slot, BranchError, "child slot that is in use"),

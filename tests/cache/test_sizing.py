@@ -32,10 +32,10 @@ def test_a_capacity_below_one_is_refused(field: str, value: int) -> None:
         CacheConfig(**fields)
 
 
-def test_a_context_is_rounded_up_to_whole_blocks() -> None:
+def test_a_context_is_held_in_whole_blocks() -> None:
     assert CacheConfig(num_blocks=1, num_slots=1, max_context=17).max_blocks == 2
     assert CacheConfig(num_blocks=1, num_slots=1, max_context=16).max_blocks == 1
-    assert kv.init(SMALL, MODEL_SHAPE).max_context == 16
+    assert kv.init(SMALL, MODEL_SHAPE).max_context == 14
 
 
 def test_a_config_is_a_static_argument() -> None:

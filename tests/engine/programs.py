@@ -17,8 +17,8 @@ from dendrite_jax import engine
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import Model, State, Stepped
 from dendrite_jax.models import Decoder
-from dendrite_jax.models.hf_config import read_config
-from dendrite_jax.models.layout import Param, build_params
+from dendrite_jax.models.families import param_layout, read_config
+from dendrite_jax.models.families.layout import build_params
 from dendrite_jax.testing import BigramModel
 from models.tiny_models import CASES, tiny_weights, uniform
 
@@ -59,10 +59,11 @@ def tiny_decoder(seed: int = DECODER_SEED) -> Decoder:
     fields = CASES[DECODER_CASE]
     config, weights = read_config(fields), tiny_weights(fields, seed)
 
-    def make(param: Param) -> jax.Array:
-        return jnp.concatenate([weights[part.name] for part in param.parts])
-
-    return Decoder(build_params(config, make), config)
+    arrays = [
+        (param, jnp.concatenate([weights[part.name] for part in param.parts]))
+        for param in param_layout(config)
+    ]
+    return Decoder(build_params(config, arrays), config)
 
 
 def pad(values: Iterable[int], fill: int = -1, width: int = LANES) -> np.ndarray:

@@ -260,6 +260,7 @@ def test_a_branch_is_not_cut_to_where_its_table_cannot_tell_its_place() -> None:
     state, ids = started(known(), 5)
     prompts = state.cache.length[ids]
     state, out, _ = run(known(), state, ids)
+    assert state.constraint is not None
     grown, held = state.constraint.table, prompts + out.length
     state = engine.with_table(state, lazy_grammar().table)  # of the same numbers, and no edge
     state, cut = truncate(state, ids, prompts + 1)

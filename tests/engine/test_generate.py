@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax.typing import ArrayLike
 
 from dendrite_jax import engine
-from dendrite_jax.cache import Appended, CapacityError, KVPool, debug, raise_errors
+from dendrite_jax.cache import Appended, CacheConfig, CapacityError, KVPool, debug, raise_errors
 from dendrite_jax.engine import (
     FINISH_NAMES,
     NO_TOKEN,
@@ -138,6 +138,8 @@ def test_every_lane_is_the_replay_of_its_own_draws(
 
 def check_extras(out: Generated, lane: int, prompt: list[int], tokens: list[int]) -> None:
     """Top logprobs before each token and the hidden state after it."""
+    assert out.top_tokens is not None
+    assert out.top_raw_logprobs is not None
     length = len(tokens)
     logprobs = log_softmax(TABLE[[prompt[-1], *tokens[:-1]]])
     order = np.argsort(-logprobs, axis=1)[:, : CONFIG.top_logprobs]
@@ -230,6 +232,18 @@ def test_a_full_context_ends_a_lane_with_what_fitted() -> None:
     assert tokens_of(out)[0] == expected.tokens
     assert held(state, ids[0]) == [1] * 37 + expected.tokens
     with pytest.raises(CapacityError, match=r"stopped at \[40\] tokens: max_context is 40"):
+        raise_errors(state.cache)
+
+
+def test_a_context_that_is_no_whole_number_of_blocks_is_the_users() -> None:
+    cache = CacheConfig(num_blocks=20, num_slots=LANES, max_context=10, block_size=4)
+    state, ids = start(MODEL, [[1] * 8, [2] * 10, [3], [4]], config=cache)
+    state, stepped = run_prefill(MODEL, state, ids[2:3], [[3] * 10])  # of 9 that are left
+    assert not stepped.ok[0]
+    state, out = generate(MODEL, state, ids, GenerateConfig(4))
+    assert finishes(out)[:3] == ["failed"] * 3
+    assert np.asarray(out.length).tolist() == [2, 0, 0, 4]
+    with pytest.raises(CapacityError, match=r"stopped at \[10, 10, 1\] tokens: max_context is 10 "):
         raise_errors(state.cache)
 
 

@@ -36,7 +36,7 @@ def test_what_is_no_key_is_refused(name: str) -> None:
             engine.check_key(bad, "it", batched=batched)
         assert "\n" not in str(caught.value)
     state = jax.eval_shape(lambda: engine.init(bigram(), CACHE))
-    for call in (engine.open_branches, lambda s, k: engine.set_keys(s, np.zeros(2, int), k)):
+    for call in (engine.open_branches, lambda s, k: engine.set_keys(s, jnp.zeros(2, int), k)):
         with pytest.raises(ValueError, match=f"^keys {message}"):
             call(state, bad)
 

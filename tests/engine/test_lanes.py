@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from dendrite_jax import engine
 from dendrite_jax.cache import BranchError, debug, raise_errors
@@ -26,6 +28,7 @@ from dendrite_jax.engine import (
 from dendrite_jax.testing import BigramModel
 from engine.generation_oracle import TOKEN_BYTES, Stops, grow
 from engine.programs import (
+    CACHE,
     LANES,
     VOCAB,
     bigram,
@@ -45,6 +48,8 @@ CONFIG = GenerateConfig(NEW)
 PROMPTS = [[1, 2], [3], [4, 5, 6], [7]]
 AUTOMATA = stack_stop_strings([compile_stop_strings([s], TOKEN_BYTES) for s in ("ba", "abc", "c")])
 STRINGS = ["ba", "abc", "c"]
+
+empty = jax.jit(Generated.empty, static_argnames="config")
 
 
 def rules(tokens: Any, automaton: Any, limit: Any) -> StopRules:
@@ -117,13 +122,28 @@ def test_rules_of_other_values_are_no_other_trace() -> None:
     assert traces == 1
 
 
-def test_nothing_of_size_zero_is_kept() -> None:
-    state, ids = start(MODEL, PROMPTS)
-    assert jax.tree.leaves(StopRules.of()) == []
-    out = jax.eval_shape(lambda: Generated.empty(MODEL, state, ids, CONFIG))
-    assert out.top_tokens is None
-    assert out.top_raw_logprobs is None
-    assert all(leaf.size for leaf in jax.tree.leaves(out))
+@pytest.mark.parametrize("stop", [None, StopRules.of(), StopRules(jnp.zeros(0, int))])
+def test_no_loop_reads_or_carries_an_array_of_size_zero(
+    stop: StopRules | None,
+) -> None:
+    """jaxlib 0.11's partitioner dies on one under `jax.shard_map`."""
+    state = jax.eval_shape(lambda: engine.init(MODEL, CACHE))
+    ids = jnp.arange(LANES)
+    config = GenerateConfig(NEW)
+    traced = jax.make_jaxpr(lambda s: engine.generate(MODEL, s, ids, config, stop=stop))(state)
+    loops = list(loops_of(traced.jaxpr))
+    assert loops
+    for loop in loops:
+        assert all(var.aval.size for var in (*loop.invars, *loop.outvars))
+
+
+def loops_of(jaxpr: Any) -> Iterator[Any]:
+    """The loops of a program, those inside others too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("while", "scan"):
+            yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from loops_of(inner)
 
 
 def leaves(tree: Any) -> list[np.ndarray]:
@@ -135,7 +155,7 @@ def test_rounds_give_what_one_call_gives(until: Round) -> None:
     stop = rules([[3, 0], [NO_TOKEN] * 2, [0, 9], [9, 10]], [1, 0, NO_AUTOMATON, 2], [12, 9, 4, 7])
     config = GenerateConfig(NEW, top_logprobs=2, return_hidden=True)
     state, ids = start(MODEL, PROMPTS, seed=3)
-    begun = jax.jit(engine.Generated.empty, static_argnames="config")(MODEL, state, ids, config)
+    begun = empty(MODEL, state, ids, config)
     whole_state, whole = generate(MODEL, state, ids, config, stop=stop, begun=begun)
     state, ids = start(MODEL, PROMPTS, seed=3)
     out, rounds = begun, 0
@@ -170,7 +190,7 @@ def test_a_lane_that_ended_takes_another_branch_between_rounds() -> None:
         alone[branch] = tokens_of(out)[0]
 
     lanes, found = pad([queue.pop(0), queue.pop(0)]), {}
-    out = Generated.empty(MODEL, state, lanes, config)
+    out = empty(MODEL, state, lanes, config)
     while (lanes >= 0).any():
         stop = StopRules(limit=np.array([limits.get(branch, 0) for branch in lanes.tolist()]))
         state, out = generate(
@@ -181,7 +201,7 @@ def test_a_lane_that_ended_takes_another_branch_between_rounds() -> None:
         for lane in np.flatnonzero(ended):
             found[int(lanes[lane])] = tokens_of(out)[lane]
             lanes[lane] = queue.pop(0) if queue else -1
-        out = out.replaced(ended, by=Generated.empty(MODEL, state, lanes, config))
+        out = out.replaced(ended, by=empty(MODEL, state, lanes, config))
     assert found == alone
 
 

@@ -99,3 +99,24 @@ def test_states_that_have_ended_idle_while_others_run() -> None:
         assert found[0].cache.ledger.totals() == expected[0].cache.ledger.totals()
         for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_a_mapped_prefill_in_chunks_and_cuts_hold_one_pool() -> None:
+    cache = CacheConfig(num_blocks=8192, num_slots=16, max_context=64)
+    pools = STATES * cache.num_blocks * block_bytes(KV_SHAPE, dtype=jnp.float32)
+    state = jax.eval_shape(lambda: jax.vmap(lambda _: engine.init(MODEL, cache))(jnp.zeros(STATES)))
+    lanes = jax.ShapeDtypeStruct((STATES, LANES), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((STATES, LANES, 48), jnp.int32)
+
+    def run(state: State, ids: Array, tokens: Array, count: Array) -> State:
+        state, _ = engine.prefill(MODEL, state, ids, tokens, count, chunk=16)
+        state, children = engine.fork(state, ids, count // 2)
+        state, _ = engine.truncate(state, ids, count - 1)
+        state, _ = engine.rewind(MODEL, state, children)
+        return state
+
+    mapped = jax.jit(jax.vmap(run), donate_argnums=0)
+    memory = mapped.lower(state, lanes, tokens, lanes).compile().memory_analysis()
+    assert memory is not None
+    assert memory.alias_size_in_bytes > pools
+    assert memory.temp_size_in_bytes < pools / 50

@@ -7,11 +7,12 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from jax.typing import ArrayLike
 
 from dendrite_jax import engine
 from dendrite_jax import grammar as gr
 from dendrite_jax.cache import BranchError, CacheConfig, CapacityError, debug, raise_errors
-from dendrite_jax.engine import FINISH_NAMES, GREEDY, GenerateConfig
+from dendrite_jax.engine import FINISH_NAMES, GREEDY, GenerateConfig, State
 from engine import constraint_programs as constrained
 from engine.programs import (
     CACHE,
@@ -41,10 +42,15 @@ INDEX = np.array([0, 1, 2, gr.NO_GRAMMAR], np.int32)
 """Of the grammars; the last branch has none."""
 
 
-def assert_dense(logits: np.ndarray, tokens: list[int]) -> None:
+def assert_dense(logits: ArrayLike, tokens: list[int]) -> None:
     """Compares the logits [vocab] after some tokens with the dense decoder's."""
     expected = dense_logits(MODEL.config, MODEL.params, np.array([tokens]))[0, -1]
     assert np.max(np.abs(logits - expected)) < DECODER_TOLERANCE * np.max(np.abs(expected))
+
+
+def grammar_states(state: State, ids: ArrayLike) -> list[int]:
+    assert state.constraint is not None
+    return state.constraint.grammar_state[np.asarray(ids)].tolist()
 
 
 def test_a_cut_branch_is_what_its_tokens_alone_would_give() -> None:
@@ -158,18 +164,17 @@ def test_a_cut_text_is_continued_under_its_grammar(kept: int) -> None:
 def test_a_child_of_a_part_stands_in_the_grammar_where_that_part_ends() -> None:
     state, ids = constrained.opened(["a"])
     state = constrained.constrain(state, pad(ids[:1]), constrained.regex("(ab|abc)+"))
-    places = [int(state.constraint.grammar_state[ids[0]])]
+    places = grammar_states(state, ids[:1])
     for token in constrained.prompt("abcab"):
         state, _ = step(constrained.model(), state, pad(ids[:1]), np.full(LANES, token))
-        places.append(int(state.constraint.grammar_state[ids[0]]))
+        places += grammar_states(state, ids[:1])
     # One token of prompt and five of text; a cut in the prompt begins the text there.
     state, children = fork(state, pad([ids[0]] * 4), pad([3, 6, 1, 0]))
-    found = state.constraint.grammar_state[np.asarray(children)].tolist()
-    assert found == [places[2], places[5], places[0], places[0]]
+    assert grammar_states(state, children) == [places[2], places[5], places[0], places[0]]
     state, _ = truncate(state, pad(ids[:1]), pad([5]))
-    assert int(state.constraint.grammar_state[ids[0]]) == places[4]
+    assert grammar_states(state, ids[:1]) == [places[4]]
     state, _ = step(constrained.model(), state, pad(children[3:]), np.full(LANES, TOKEN_A))
-    assert int(state.constraint.grammar_state[children[3]]) == places[1]
+    assert grammar_states(state, children[3:]) == [places[1]]
 
 
 def test_a_resized_state_generates_the_same_tokens() -> None:

@@ -94,7 +94,7 @@ def test_top_k_keeps_the_equals_of_the_kth_too() -> None:
     logits[:, 4] = 2.0
     logits[:, [1, 3, 8]] = 1.0
     kept = [[4], [1, 3, 4, 8], [1, 3, 4, 8], list(range(VOCAB))]
-    found = processed(logits, Sampling(top_k=np.array([1, 2, 4, 5])))
+    found = processed(logits, Sampling(top_k=jnp.array([1, 2, 4, 5])))
     assert [np.flatnonzero(np.isfinite(row)).tolist() for row in found] == kept
 
 
@@ -102,7 +102,7 @@ def test_top_k_keeps_the_equals_of_the_kth_too() -> None:
 def test_a_temperature_near_zero_takes_the_likeliest_token(temperature: float) -> None:
     logits = np.array([[1, 3, 2, -5], [9e4, -9e4, 8.9e4, 0], [1e-30, 2e-30, 0, -1], [0, 0, 0, 0]])
     logits[0, 3] = -np.inf
-    sampling = Sampling(temperature=np.float32(temperature), top_p=0.9, min_p=0.1)
+    sampling = Sampling(temperature=jnp.float32(temperature), top_p=0.9, min_p=0.1)
     found = drawn(logits.astype(np.float32), words(range(LANES)), np.arange(LANES), sampling)
     assert found.token[:2].tolist() == [1, 0]
     assert np.isfinite(found.logprob).all()

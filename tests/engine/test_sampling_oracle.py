@@ -46,13 +46,19 @@ PROCESSORS = {
         {"temperature": 0.5, "top_p": 0.5, "min_p": 0.3},
     ],
 )
-@pytest.mark.parametrize("tied", [False, True])
-def test_processed_logits_equal_transformers(knobs: dict[str, Any], tied: bool) -> None:
-    logits = 6 * uniform(0, "logits", (LANES, VOCAB))
-    if tied:
-        if "top_p" in knobs:
-            pytest.skip("which of equal tokens a nucleus keeps depends on the sort")
-        logits = np.round(2 * logits) / 2  # about thirty values, each ten times
+def test_processed_logits_equal_transformers(knobs: dict[str, Any]) -> None:
+    assert_as_transformers(6 * uniform(0, "logits", (LANES, VOCAB)), knobs)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"top_k": 1}, {"top_k": 20}, {"temperature": 0.7, "top_k": 90, "min_p": 0.05}]
+)
+def test_equal_logits_equal_transformers(knobs: dict[str, Any]) -> None:
+    # About thirty values, each ten times in a row.
+    assert_as_transformers(np.round(12 * uniform(0, "logits", (LANES, VOCAB))) / 2, knobs)
+
+
+def assert_as_transformers(logits: np.ndarray, knobs: dict[str, Any]) -> None:
     held = (raw_bits(0, "held", LANES * 30) % VOCAB).astype(np.int64).reshape(LANES, 30)
     seen = np.zeros((LANES, VOCAB), bool)
     seen[np.arange(LANES)[:, None], held] = True

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.tiny import TINY
+from benchmarks.tiny import tiny
 from dendrite_jax import engine
 from dendrite_jax.benchmarks.harness.shapes import SHAPES, random_model
 from dendrite_jax.cache import CacheConfig
@@ -20,7 +18,7 @@ from dendrite_jax.models import Decoder
 from kernels.interpreter import interpreted  # noqa: F401
 from kernels.tree_suite import small_tiles
 
-WINDOWED = dataclasses.replace(TINY, num_layers=2, head_dim=64, windows=(None, 20))
+WINDOWED = tiny(head_dim=64, windows=(None, 20))
 CACHE = CacheConfig(num_blocks=24, num_slots=6, max_context=64)
 PARENTS = np.array([0, 0, 1, -1], np.int32)
 

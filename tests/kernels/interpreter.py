@@ -19,14 +19,14 @@ import triton.language as tl
 from triton.runtime.interpreter import TensorHandle, interpreter_builder
 
 from dendrite_jax.kernels.copy_blocks import gpu as copy_blocks
+from dendrite_jax.kernels.linear import gpu as linear
 from dendrite_jax.kernels.paged_prefill import gpu as paged_prefill
 from dendrite_jax.kernels.rope_append import gpu as rope_append
-from dendrite_jax.kernels.skinny_matmul import gpu as skinny_matmul
 from dendrite_jax.kernels.tree_attention import gpu as tree_attention
 
 _plain_dot = interpreter_builder.create_dot
 
-LAUNCHERS = (copy_blocks, paged_prefill, rope_append, skinny_matmul, tree_attention)
+LAUNCHERS = (copy_blocks, paged_prefill, rope_append, linear, tree_attention)
 
 
 @pytest.fixture(autouse=True)

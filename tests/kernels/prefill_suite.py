@@ -70,9 +70,9 @@ def operands(case: Case, seed: int = 0) -> tuple[jax.Array, jax.Array, jax.Array
 
 
 @partial(jax.jit, static_argnames=("policy", "scale", "window", "softcap"))
-def attend(q: Any, k: Any, v: Any, table: Any, start: Any, **options: Any) -> Any:
+def attend(q: Any, k: Any, v: Any, *rows: Any, **options: Any) -> Any:
     """Paged prefill of LAYER."""
-    return paged_prefill(q, k, v, LAYER, table, start, **options)
+    return paged_prefill(q, k, v, LAYER, *rows, **options)
 
 
 class PagedPrefillSuite:
@@ -80,8 +80,8 @@ class PagedPrefillSuite:
 
     implementation: ClassVar[Implementation]
 
-    def attend(self, q: Any, k: Any, v: Any, table: Any, start: Any, **options: Any) -> Any:
-        return attend(q, k, v, table, start, policy=KernelPolicy(self.implementation), **options)
+    def attend(self, *arrays: Any, **options: Any) -> Any:
+        return attend(*arrays, policy=KernelPolicy(self.implementation), **options)
 
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     def test_matches_dense_float64(self, case: Case) -> None:
@@ -121,10 +121,56 @@ class PagedPrefillSuite:
             read[LAYER, row[position // 16], 0, position % 16] = True
         clean = self.attend(q, k, v, table, START)
         poisoned = self.attend(
-            q, jnp.where(read, k, jnp.nan), jnp.where(read, v, 1e30), table, START
+            q, jnp.where(read, k, jnp.nan), jnp.where(read, v, jnp.nan), table, START
         )
         for got, want in zip(poisoned, clean, strict=True):
             np.testing.assert_array_equal(got, want)
+
+    def test_padding_sees_no_more_than_a_row_holds(self) -> None:
+        """Rows of 3, 7 and 20 real tokens; NaN beyond them, in blocks that the rows have."""
+        case = Case()
+        q, k, v = operands(case)
+        table = tables(case.queries)
+        count = np.array([3, 7, 20], np.int32)
+        read = np.zeros((LAYERS, BLOCKS, 1, 16, 1), bool)
+        for row, length in zip(table, START + count, strict=True):
+            position = np.arange(length)
+            read[LAYER, row[position // 16], 0, position % 16] = True
+        k, v = jnp.where(read, k, jnp.nan), jnp.where(read, v, jnp.nan)
+        got = self.attend(q, k, v, table, START, START + count)
+        assert all(np.isfinite(np.asarray(part)).all() for part in got)
+        for row, real in enumerate(count):
+            want = paged_oracle(
+                wide(q)[row : row + 1, :real],
+                wide(k),
+                wide(v),
+                LAYER,
+                table[row : row + 1],
+                START[row : row + 1],
+            )
+            one = tuple(part[row : row + 1, :real] for part in got)
+            assert_close(one, want, case.dtype)
+
+    @pytest.mark.parametrize("mapped", [False, True])
+    def test_the_layer_may_be_traced(self, mapped: bool) -> None:
+        case = Case(3)
+        q, k, v = operands(case)
+        table = tables(case.queries)
+        rows = jnp.asarray(table), jnp.asarray(START)
+        policy = KernelPolicy(self.implementation)
+
+        @jax.jit
+        def of_layer(layer: jax.Array) -> Any:
+            def compute(q: jax.Array) -> Any:
+                return paged_prefill(q, k, v, layer, *rows, policy=policy)
+
+            if mapped:
+                return jax.tree.map(lambda part: part[0], jax.vmap(compute)(q[None]))
+            return compute(q)
+
+        for layer in range(LAYERS):
+            want = paged_oracle(wide(q), wide(k), wide(v), layer, table, START)
+            assert_close(of_layer(jnp.int32(layer)), want, case.dtype)
 
     @pytest.mark.parametrize("pools_mapped", [False, True])
     def test_vmap_equals_a_loop(self, pools_mapped: bool) -> None:

@@ -119,6 +119,24 @@ class RopeAppendSuite:
             changed = np.asarray(got != before).any(axis=(2, 4))
             np.testing.assert_array_equal(changed, written)
 
+    @pytest.mark.parametrize("mapped", [False, True])
+    def test_the_layer_may_be_traced(self, mapped: bool) -> None:
+        arrays = operands(True)
+
+        def of_layer(layer: jax.Array) -> Any:
+            def compute(arrays: Operands) -> Any:
+                return rotated(arrays, BLOCK, OFFSET, self.implementation, layer)
+
+            if mapped:
+                both = arrays._replace(qkv=arrays.qkv[None])
+                parts = jax.vmap(compute, (mapped_axes(qkv=0),))(both)
+                return jax.tree.map(lambda part: part[0], parts)
+            return compute(arrays)
+
+        got = jax.jit(of_layer)(jnp.int32(LAYER))
+        for part, want in zip(got, oracle(arrays, BLOCK, OFFSET), strict=True):
+            np.testing.assert_allclose(part, want, atol=2e-5)
+
     @pytest.mark.parametrize("pools_mapped", [False, True])
     def test_vmap_equals_a_loop(self, pools_mapped: bool) -> None:
         first, second = operands(True, seed=1), operands(True, seed=2)
@@ -157,15 +175,21 @@ class RopeAppendSuite:
 
 
 @partial(jax.jit, static_argnums=3)
-def rotated(arrays: Operands, block: Any, offset: Any, implementation: Implementation) -> Any:
-    """Queries and pools, written at LAYER."""
+def rotated(
+    arrays: Operands,
+    block: Any,
+    offset: Any,
+    implementation: Implementation,
+    layer: Any = None,
+) -> Any:
+    """Queries and pools, written at a traced layer, or else at LAYER."""
     q_norm, k_norm = arrays.norms
     return rope_append(
         arrays.qkv,
         arrays.rope,
         arrays.k_pool,
         arrays.v_pool,
-        LAYER,
+        LAYER if layer is None else layer,
         block,
         offset,
         q_norm=q_norm,

@@ -107,6 +107,13 @@ def test_a_layer_that_the_pools_lack(kernel: Callable[..., Any], layer: int) -> 
         trace(kernel, layer=layer)
 
 
+@pytest.mark.parametrize("layer", [jnp.zeros(1, jnp.int32), jnp.float32(1)])
+@pytest.mark.parametrize("kernel", [k for k in CALLS if k is not copy_blocks])
+def test_a_layer_that_is_no_number(kernel: Callable[..., Any], layer: jax.Array) -> None:
+    with pytest.raises(ValueError, match=r"layer is \w+\[.*\], not an integer scalar"):
+        trace(kernel, layer=layer)
+
+
 @pytest.mark.parametrize("kernel", ATTENTION)
 @pytest.mark.parametrize(
     ("change", "message"),

@@ -75,6 +75,12 @@ def _append(k_pool: Any, v_pool: Any) -> Any:
     return append_kv(k_pool, v_pool, LAYER, k, v, jnp.asarray(BLOCK), jnp.asarray(OFFSET))
 
 
+def _append_at_a_traced_layer(k_pool: Any, v_pool: Any) -> Any:
+    k, v = _new_tokens()
+    layer = jnp.argmax(k[0, 0, 0] >= -1e9) + LAYER  # LAYER, which XLA does not see
+    return append_kv(k_pool, v_pool, layer, k, v, jnp.asarray(BLOCK), jnp.asarray(OFFSET))
+
+
 def _rotate_append(k_pool: Any, v_pool: Any) -> Any:
     return rotated(operands(False)._replace(k_pool=k_pool, v_pool=v_pool), BLOCK, OFFSET, "xla")[1:]
 
@@ -91,6 +97,7 @@ def _rope_pools() -> Any:
 
 WRITES: dict[str, tuple[Callable[..., Any], Callable[[], Any]]] = {
     "append_kv": (_append, _rope_pools),
+    "append_kv, traced layer": (_append_at_a_traced_layer, _rope_pools),
     "rope_append": (_rotate_append, _rope_pools),
     "copy_blocks": (_copy, copy_pools),
 }
@@ -132,3 +139,14 @@ def test_a_loop_keeps_one_copy_of_the_pools(name: str) -> None:
     assert memory is not None
     assert memory.alias_size_in_bytes >= 2 * pools[0].nbytes
     assert memory.temp_size_in_bytes < pools[0].nbytes
+
+
+@pytest.mark.parametrize("layer", range(2))
+def test_append_takes_a_traced_layer(layer: int) -> None:
+    arrays = operands(False)
+    k, v = _new_tokens()
+    write = partial(append_kv, k=k, v=v, block=jnp.asarray(BLOCK), offset=jnp.asarray(OFFSET))
+    got = jax.jit(write)(arrays.k_pool, arrays.v_pool, jnp.int32(layer))
+    want = write(arrays.k_pool, arrays.v_pool, layer)
+    for part, expected in zip(got, want, strict=True):
+        np.testing.assert_array_equal(part, expected)

@@ -120,6 +120,8 @@ class TreeAttentionSuite:
     """Against dense float64."""
 
     implementation: ClassVar[Implementation]
+    unseen_value: ClassVar[float] = float("nan")
+    """What may stand in the values where no lane reads."""
 
     def attend(self, q: Any, k: Any, v: Any, table: Any, length: Any, **options: Any) -> Any:
         return attend(q, k, v, table, length, policy=KernelPolicy(self.implementation), **options)
@@ -135,7 +137,10 @@ class TreeAttentionSuite:
         assert np.isneginf(np.asarray(lse)).all()
 
     def test_what_no_lane_reads_does_not_matter(self) -> None:
-        """NaN in every other block, in the other layer and beyond each lane's last token."""
+        """NaN in every other block, in the other layer and beyond each lane's last token.
+
+        The table has −1 in columns that no lane fills, which must not stand for block 0.
+        """
         tree = padded(levels_tree((2, 6), (20, 9)))
         q, k, v = operands(Case(tree))
         held = np.zeros((BLOCKS, 16), bool)
@@ -146,7 +151,7 @@ class TreeAttentionSuite:
             -1, 1, 1, 1, 1
         )
         clean = self.attend(q, k, v, tree.table, tree.length)
-        k, v = jnp.where(read, k, jnp.nan), jnp.where(read, v, 1e30)
+        k, v = jnp.where(read, k, jnp.nan), jnp.where(read, v, self.unseen_value)
         poisoned = self.attend(q, k, v, tree.table, tree.length)
         for got, want in zip(poisoned, clean, strict=True):
             np.testing.assert_array_equal(got, want)
@@ -202,6 +207,28 @@ class TreeAttentionSuite:
                 wide(q)[:, None], wide(k), wide(v), layer, tree.table, tree.length - 1
             )
             assert_close(got, (want[0][:, 0], want[1][:, 0]), "float32")
+
+    @pytest.mark.parametrize("mapped", [False, True])
+    def test_the_layer_may_be_traced(self, mapped: bool) -> None:
+        tree = padded(SHARED)
+        q, k, v = operands(Case(SHARED))
+        rows = jnp.asarray(tree.table), jnp.asarray(tree.length)
+        policy = KernelPolicy(self.implementation)
+
+        @jax.jit
+        def of_layer(layer: jax.Array) -> Any:
+            def compute(q: jax.Array) -> Any:
+                return tree_attention(q, k, v, layer, *rows, policy=policy)
+
+            if mapped:
+                return jax.tree.map(lambda part: part[0], jax.vmap(compute)(q[None]))
+            return compute(q)
+
+        for layer in range(LAYERS):
+            out, lse = paged_oracle(
+                wide(q)[:, None], wide(k), wide(v), layer, tree.table, tree.length - 1
+            )
+            assert_close(of_layer(jnp.int32(layer)), (out[:, 0], lse[:, 0]), "float32")
 
 
 @partial(jax.jit, static_argnames=("policy", "scale", "window", "softcap"))

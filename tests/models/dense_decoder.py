@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dendrite_jax.models.config import ModelConfig
+from dendrite_jax.models.config import AttentionSpec, LayerSpec, ModelConfig
 
 
 def dense_logits(
@@ -19,36 +19,29 @@ def dense_logits(
 ) -> np.ndarray:
     """Logits [batch, length, vocab] of every position of `tokens` [batch, length]."""
     x = _as(params["embed"], dtype)[tokens]
-    cos, sin = _rope(config, tokens.shape[1], dtype)
-    for index, layer in enumerate(params["layers"]):
+    for spec, layer in zip(config.layers, params["layers"], strict=True):
         weights = {name: _as(value, dtype) for name, value in layer.items()}
-        window = config.windows[index] if config.windows else None
-        h = _norm(x, weights["input_norm"], config.rms_norm_eps)
-        x = x + _attention(config, weights, h, cos, sin, window)
-        h = _norm(x, weights["post_norm"], config.rms_norm_eps)
+        h = _norm(x, weights["input_norm"], spec.norm_eps)
+        x = x + _attention(spec, weights, h)
+        h = _norm(x, weights["post_norm"], spec.norm_eps)
         h = h @ weights["gate_up"].T + weights.get("gate_up_bias", 0)
         gate, up = np.split(h, 2, axis=-1)
         h = gate / (1 + np.exp(-gate)) * up
         x = x + h @ weights["down"].T + weights.get("down_bias", 0)
-    x = _norm(x, _as(params["final_norm"], dtype), config.rms_norm_eps)
+    x = _norm(x, _as(params["final_norm"], dtype), config.norm_eps)
     return x @ _as(params.get("lm_head", params["embed"]), dtype).T
 
 
-def _attention(
-    config: ModelConfig,
-    weights: dict[str, np.ndarray],
-    h: np.ndarray,
-    cos: np.ndarray,
-    sin: np.ndarray,
-    window: int | None,
-) -> np.ndarray:
+def _attention(spec: LayerSpec, weights: dict[str, np.ndarray], h: np.ndarray) -> np.ndarray:
     batch, length, _ = h.shape
-    heads, kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+    options, window = spec.attention, spec.attention.window
+    heads, kv_heads, head_dim = options.heads, options.kv_heads, options.head_dim
+    cos, sin = _rope(options, length, h.dtype.type)
     qkv = (h @ weights["qkv"].T + weights.get("qkv_bias", 0)).reshape(batch, length, -1, head_dim)
     q, k, v = np.split(qkv, [heads, heads + kv_heads], axis=2)
-    if config.qk_norm:
-        q = _norm(q, weights["q_norm"], config.rms_norm_eps)
-        k = _norm(k, weights["k_norm"], config.rms_norm_eps)
+    if options.qk_norm:
+        q = _norm(q, weights["q_norm"], spec.norm_eps)
+        k = _norm(k, weights["k_norm"], spec.norm_eps)
     q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
     k, v = (np.repeat(x, heads // kv_heads, axis=2) for x in (k, v))
 
@@ -63,12 +56,12 @@ def _attention(
     return attended.reshape(batch, length, -1) @ weights["o"].T + weights.get("o_bias", 0)
 
 
-def _rope(config: ModelConfig, length: int, dtype: type) -> tuple[np.ndarray, np.ndarray]:
+def _rope(options: AttentionSpec, length: int, dtype: type) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines [length, 1, head_dim / 2]."""
     frequencies = []
-    for pair in range(config.head_dim // 2):
-        frequency = config.rope_theta ** (-2 * pair / config.head_dim)
-        scaling = config.rope_scaling
+    for pair in range(options.head_dim // 2):
+        frequency = options.rope.theta ** (-2 * pair / options.head_dim)
+        scaling = options.rope.scaling
         if scaling is not None:
             turns = scaling.original_max_position * frequency / (2 * math.pi)
             slow = frequency / scaling.factor
@@ -93,4 +86,5 @@ def _norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
 
 
 def _as(value: Any, dtype: type) -> np.ndarray:
-    return np.asarray(value).astype(dtype)
+    """An array, or the array of a dense weight."""
+    return np.asarray(getattr(value, "values", value)).astype(dtype)

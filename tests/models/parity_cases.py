@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dendrite_jax.models.config import ModelConfig
-from dendrite_jax.models.hf_config import read_config
-from dendrite_jax.models.weights import load_params
+from dendrite_jax.models.families import read_config
+from dendrite_jax.models.pretrained import load_params
 from models.tiny_models import (
     CASES,
     PROMPT_LENGTHS,

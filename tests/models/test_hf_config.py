@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from dendrite_jax.models.config import ModelConfig, RopeScaling
-from dendrite_jax.models.hf_config import ModelConfigError, read_config
+from dendrite_jax.models.config import (
+    AttentionSpec,
+    LayerSpec,
+    MlpSpec,
+    ModelConfig,
+    Rope,
+    RopeScaling,
+)
+from dendrite_jax.models.families import ModelConfigError, read_config
 from models.published_configs import (
     LLAMA31_8B,
     MISTRAL_7B_V01,
@@ -19,66 +26,75 @@ from models.published_configs import (
 )
 
 
+def windows(config: ModelConfig) -> tuple[int | None, ...]:
+    return tuple(spec.attention.window for spec in config.layers)
+
+
+def biases(config: ModelConfig) -> tuple[bool, bool, bool]:
+    """Of q, k and v, of the attention's output, and of the perceptron; in the first layer."""
+    spec = config.layers[0]
+    return spec.attention.qkv_bias, spec.attention.output_bias, spec.mlp.bias
+
+
 def test_llama_31() -> None:
+    rope = Rope(500000.0, RopeScaling(8.0, 1.0, 4.0, 8192))
+    layer = LayerSpec(AttentionSpec(32, 8, 128, rope), MlpSpec(14336), norm_eps=1e-5)
     assert read_config(LLAMA31_8B) == ModelConfig(
         architecture="LlamaForCausalLM",
         vocab_size=128256,
         hidden_size=4096,
-        intermediate_size=14336,
-        num_layers=32,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
+        layers=32 * (layer,),
         max_position=131072,
-        rms_norm_eps=1e-5,
-        rope_theta=500000.0,
-        rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192),
+        norm_eps=1e-5,
         bos_id=128000,
         eos_ids=(128001, 128008, 128009),
-        checkpoint_dtype="bfloat16",
+        compute_dtype="bfloat16",
     )
 
 
 def test_mistral_has_its_window_in_every_layer() -> None:
     config = read_config(MISTRAL_7B_V01)
-    assert config.windows == (4096,) * 32
-    assert (config.qkv_bias, config.output_bias, config.qk_norm) == (False, False, False)
+    assert windows(config) == (4096,) * 32
+    assert biases(config) == (False, False, False)
+    assert not config.layers[0].attention.qk_norm
     assert (config.bos_id, config.eos_ids) == (1, (2,))
-    assert read_config(without(MISTRAL_7B_V01, "sliding_window")).windows == (4096,) * 32
-    assert read_config({**MISTRAL_7B_V01, "sliding_window": None}).windows == ()
-    assert read_config({**MISTRAL_7B_V01, "head_dim": 160}).head_dim == 160
+    assert windows(read_config(without(MISTRAL_7B_V01, "sliding_window"))) == (4096,) * 32
+    assert windows(read_config({**MISTRAL_7B_V01, "sliding_window": None})) == (None,) * 32
+    assert read_config({**MISTRAL_7B_V01, "head_dim": 160}).layers[0].attention.head_dim == 160
 
 
 def test_qwen2_has_qkv_biases_only_and_no_window_unless_asked() -> None:
     config = read_config(QWEN25_HALF_B)
-    assert (config.qkv_bias, config.output_bias, config.mlp_bias) == (True, False, False)
-    assert (config.num_heads, config.num_kv_heads, config.head_dim) == (14, 2, 64)
+    assert biases(config) == (True, False, False)
+    attention = config.layers[0].attention
+    assert (attention.heads, attention.kv_heads, attention.head_dim) == (14, 2, 64)
     assert config.tie_word_embeddings
-    assert config.windows == ()
+    assert windows(config) == (None,) * 24
 
 
 def test_qwen2_windows() -> None:
     windowed = {**QWEN25_HALF_B, "use_sliding_window": True, "sliding_window": 100}
-    upper = read_config({**windowed, "max_window_layers": 21}).windows
+    upper = windows(read_config({**windowed, "max_window_layers": 21}))
     assert upper == (None,) * 21 + (100,) * 3
-    assert read_config(without(windowed, "max_window_layers")).windows == ()
+    assert windows(read_config(without(windowed, "max_window_layers"))) == (None,) * 24
     types = ["full_attention", "sliding_attention"] * 12
-    assert read_config({**windowed, "layer_types": types}).windows == (None, 100) * 12
+    config = read_config({**windowed, "layer_types": types})
+    assert windows(config) == (None, 100) * 12
+    assert len({id(spec) for spec in config.layers}) == 2
 
 
 def test_qwen3_has_qk_norm_and_its_own_head_dim() -> None:
-    config = read_config(QWEN3_06B)
-    assert config.qk_norm
-    assert config.head_dim == 128
-    assert config.rope_theta == 1e6
-    assert read_config(without(QWEN3_06B, "head_dim")).head_dim == 128
-    biased = read_config({**QWEN3_06B, "attention_bias": True})
-    assert (biased.qkv_bias, biased.output_bias, biased.mlp_bias) == (True, True, False)
+    attention = read_config(QWEN3_06B).layers[0].attention
+    assert attention.qk_norm
+    assert attention.head_dim == 128
+    assert attention.rope == Rope(1e6)
+    assert read_config(without(QWEN3_06B, "head_dim")).layers[0].attention.head_dim == 128
+    assert biases(read_config({**QWEN3_06B, "attention_bias": True})) == (True, True, False)
 
 
 def test_llama_biases() -> None:
     config = read_config({**LLAMA31_8B, "attention_bias": True, "mlp_bias": True})
-    assert (config.qkv_bias, config.output_bias, config.mlp_bias) == (True, True, True)
+    assert biases(config) == (True, True, True)
 
 
 @pytest.mark.parametrize("source", [LLAMA31_8B, MISTRAL_7B_V01, QWEN25_HALF_B, QWEN3_06B])
@@ -98,10 +114,9 @@ def test_absent_optional_fields() -> None:
     config = read_config(
         without(LLAMA31_8B, *optional, "num_key_value_heads", "hidden_act", "eos_token_id")
     )
-    assert config.num_kv_heads == 32
-    assert (config.rope_theta, config.rope_scaling) == (10000.0, None)
-    flags = (config.tie_word_embeddings, config.qkv_bias, config.output_bias, config.mlp_bias)
-    assert not any(flags)
+    assert config.layers[0].attention.kv_heads == 32
+    assert config.layers[0].attention.rope == Rope(10000.0)
+    assert not any((config.tie_word_embeddings, *biases(config)))
     assert config.eos_ids == ()
 
 
@@ -176,6 +191,7 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (LLAMA31_8B, {"eos_token_id": "</s>"}, "eos_token_id.*'</s>'"),
     (LLAMA31_8B, {"bos_token_id": -1}, "bos_token_id.*-1"),
     (LLAMA31_8B, {"torch_dtype": 16}, "torch_dtype = 16"),
+    (LLAMA31_8B, {"dtype": "int8"}, "dtype = 'int8'.*bfloat16"),
     (MISTRAL_7B_V01, {"sliding_window": -1}, "sliding_window = -1"),
     (MISTRAL_7B_V01, {"layer_types": ["full_attention"] * 32}, "sliding_window = 4096"),
     (QWEN3_06B, {"layer_types": ["full_attention"]}, "num_hidden_layers = 28"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from dendrite_jax.models.hf_config import read_config
+from dendrite_jax.models.families import read_config
 from models.published_configs import LLAMA31_8B, MISTRAL_7B_V01, QWEN3_06B, QWEN25_HALF_B, without
 from models.tiny_models import CASES
 
@@ -47,16 +47,19 @@ def test_fields_and_defaults_equal_transformers(fields: dict[str, Any], tmp_path
     theirs, ours = AutoConfig.from_pretrained(tmp_path), read_config(fields)
     rope = theirs.rope_parameters
     default_head_dim = theirs.hidden_size // theirs.num_attention_heads
-    assert ours.num_kv_heads == theirs.num_key_value_heads
-    assert ours.head_dim == getattr(theirs, "head_dim", default_head_dim)
-    assert ours.rms_norm_eps == theirs.rms_norm_eps
+    assert ours.norm_eps == theirs.rms_norm_eps
     assert ours.tie_word_embeddings == theirs.tie_word_embeddings
-    assert ours.rope_theta == rope["rope_theta"]
-    assert (ours.rope_scaling is not None) == (rope["rope_type"] == "llama3")
-    if ours.rope_scaling is not None:
-        assert ours.rope_scaling.factor == rope["factor"]
-        original = rope["original_max_position_embeddings"]
-        assert ours.rope_scaling.original_max_position == original
+    for spec in ours.layers:
+        attention = spec.attention
+        assert spec.norm_eps == theirs.rms_norm_eps
+        assert attention.kv_heads == theirs.num_key_value_heads
+        assert attention.head_dim == getattr(theirs, "head_dim", default_head_dim)
+        assert attention.rope.theta == rope["rope_theta"]
+        assert (attention.rope.scaling is not None) == (rope["rope_type"] == "llama3")
+        if attention.rope.scaling is not None:
+            assert attention.rope.scaling.factor == rope["factor"]
+            original = rope["original_max_position_embeddings"]
+            assert attention.rope.scaling.original_max_position == original
     if theirs.model_type == "mistral":
         windows = (theirs.sliding_window,) * theirs.num_hidden_layers
     elif theirs.model_type == "llama":
@@ -64,7 +67,7 @@ def test_fields_and_defaults_equal_transformers(fields: dict[str, Any], tmp_path
     else:
         kinds = theirs.layer_types
         windows = tuple(theirs.sliding_window if "sliding" in kind else None for kind in kinds)
-    assert (ours.windows or (None,) * ours.num_layers) == windows
+    assert tuple(spec.attention.window for spec in ours.layers) == windows
 
 
 def test_config_saved_again_by_transformers_reads_the_same(
@@ -76,4 +79,4 @@ def test_config_saved_again_by_transformers_reads_the_same(
     again["architectures"] = fields["architectures"]
     assert "rope_parameters" in again
     ours = read_config(fields)
-    assert replace(read_config(again), checkpoint_dtype=ours.checkpoint_dtype) == ours
+    assert replace(read_config(again), compute_dtype=ours.compute_dtype) == ours

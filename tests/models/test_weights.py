@@ -17,15 +17,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dendrite_jax.models.config import ModelConfig
-from dendrite_jax.models.hf_config import read_config
-from dendrite_jax.models.layout import param_layout
-from dendrite_jax.models.weights import WeightsError, load_params
+from dendrite_jax.checkpoints.safetensors_file import WeightsError
+from dendrite_jax.kernels.linear import Dense
+from dendrite_jax.models.config import AttentionSpec, LayerSpec, MlpSpec, ModelConfig
+from dendrite_jax.models.families import param_layout, read_config
+from dendrite_jax.models.pretrained import CheckpointWarning, load_params
 from models.tiny_models import CASES, tiny_weights, write_folder
 
 FIELDS = CASES["llama_biases"]
 CONFIG = read_config(FIELDS)
 WEIGHTS = tiny_weights(FIELDS, seed=0)
+EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
 
 
@@ -83,27 +85,62 @@ def test_parameters_are_the_tensors_fused(folder: Path) -> None:
         key: np.concatenate([WEIGHTS[prefix + name] for name in names])
         for key, names in expected.items()
     }
+    layer |= {key: Dense(layer[key]) for key in ("qkv", "o", "gate_up", "down")}
     assert_same(params["layers"][1], layer)
     assert_same(params["embed"], WEIGHTS["model.embed_tokens.weight"])
     assert_same(params["final_norm"], WEIGHTS["model.norm.weight"])
-    assert_same(params["lm_head"], WEIGHTS["lm_head.weight"])
+    assert_same(params["lm_head"], Dense(WEIGHTS["lm_head.weight"]))
     assert set(params) == {"embed", "final_norm", "lm_head", "layers"}
 
 
 def test_tied_and_qk_norm_layout(tmp_path: Path) -> None:
     fields = CASES["qwen3_gqa4_window_tied"]
     weights = tiny_weights(fields, seed=0)
-    # Some checkpoints repeat the tied matrix, and old ones keep the rotary frequencies.
-    extra = {
-        "lm_head.weight": weights["model.embed_tokens.weight"].copy(),
-        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(6, np.float32),
-    }
-    write_folder(tmp_path, fields, {**weights, **extra})
+    # Some checkpoints repeat the tied matrix.
+    write_folder(tmp_path, fields, {**weights, OUTPUT: weights[EMBEDDING].copy()})
     params = load_params(tmp_path, read_config(tmp_path))
     assert set(params) == {"embed", "final_norm", "layers"}
     norms = {"q_norm", "k_norm", "input_norm", "post_norm"}
     assert set(params["layers"][0]) == norms | {"qkv", "o", "gate_up", "down"}
     assert_same(params["layers"][1]["k_norm"], weights["model.layers.1.self_attn.k_norm.weight"])
+
+
+def test_a_tied_matrix_is_read_under_either_name(tmp_path: Path) -> None:
+    fields = CASES["qwen2_gqa7_tied"]
+    weights = tiny_weights(fields, seed=0)
+    embedding = weights.pop(EMBEDDING)
+    write_folder(tmp_path, fields, {**weights, OUTPUT: embedding})
+    params = load_params(tmp_path, read_config(tmp_path))
+    assert_same(params["embed"], embedding)
+    assert "lm_head" not in params
+
+
+def test_what_the_model_does_not_need_is_named_in_one_warning(folder: Path) -> None:
+    extra = ["value_head.weight", "score.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"]
+    save(folder, WEIGHTS | dict.fromkeys(extra, np.ones((1, 64), np.float16)))
+    with pytest.warns(CheckpointWarning) as caught:
+        params = load_params(folder, CONFIG)
+    (warning,) = caught
+    assert f"left out 3 that a LlamaForCausalLM does not need: {', '.join(sorted(extra))}" in str(
+        warning.message
+    )
+    save(folder, WEIGHTS)
+    assert_same(params, load_params(folder, CONFIG))
+
+
+def test_an_index_may_name_the_output_that_a_tied_model_lacks(tmp_path: Path) -> None:
+    fields = CASES["qwen2_gqa7_tied"]
+    weights = tiny_weights(fields, seed=0)
+    write_folder(tmp_path, fields, weights)
+    index = save_shards(tmp_path, weights)
+    shard = next(iter(index["weight_map"].values()))
+    for place in (shard, "model-00009-of-00009.safetensors"):
+        stale = {"weight_map": index["weight_map"] | {OUTPUT: place}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(stale))
+        with pytest.warns(CheckpointWarning, match=r"left out 1 .*: lm_head\.weight"):
+            params = load_params(tmp_path, read_config(tmp_path))
+        assert_same(params["embed"], weights[EMBEDDING])
+        assert "lm_head" not in params
 
 
 def test_shards_load_as_one_file_does(folder: Path) -> None:
@@ -119,7 +156,7 @@ def test_dtypes(folder: Path, stored: type, asked: str | None) -> None:
     params = load_params(folder, CONFIG, asked)
     expected = WEIGHTS["lm_head.weight"].astype(stored).astype(asked or stored)
     assert params["lm_head"].dtype == expected.dtype
-    np.testing.assert_array_equal(params["lm_head"], expected)
+    np.testing.assert_array_equal(params["lm_head"].values, expected)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {expected.dtype}
 
 
@@ -129,7 +166,7 @@ def test_fused_parts_of_different_dtypes_take_their_common_type(folder: Path) ->
     assert params["layers"][1]["qkv"].dtype == jnp.float32
     rows = len(WEIGHTS[Q_PROJ])
     np.testing.assert_array_equal(
-        params["layers"][1]["qkv"][:rows],
+        params["layers"][1]["qkv"].values[:rows],
         WEIGHTS[Q_PROJ].astype(ml_dtypes.bfloat16).astype(np.float32),
     )
 
@@ -156,7 +193,8 @@ def test_progress_counts_the_bytes_of_the_checkpoint(folder: Path) -> None:
 
 
 def test_host_memory_stays_below_one_copy_of_the_parameters(tmp_path: Path) -> None:
-    config = ModelConfig("LlamaForCausalLM", 1024, 1024, 2048, 5, 8, 8, 128, 64)
+    layer = LayerSpec(AttentionSpec(8, 8, 128), MlpSpec(2048))
+    config = ModelConfig("LlamaForCausalLM", 1024, 1024, 5 * (layer,), 64)
     shapes = {part.name: part.shape for param in param_layout(config) for part in param.parts}
     save(tmp_path, {name: np.ones(shape, ml_dtypes.bfloat16) for name, shape in shapes.items()})
     sizes = [4 * int(np.prod(param.shape)) for param in param_layout(config)]
@@ -198,13 +236,13 @@ def test_placement_is_asked_for_each_parameter(folder: Path) -> None:
 SHARDED = """
 import sys, jax
 from jax.sharding import NamedSharding, PartitionSpec
-from dendrite_jax.models.hf_config import read_config
-from dendrite_jax.models.weights import load_params
+from dendrite_jax.models.families import read_config
+from dendrite_jax.models.pretrained import load_params
 jax.config.update("jax_num_cpu_devices", 2)
 mesh = jax.make_mesh((2,), ("rows",))
 sharding = NamedSharding(mesh, PartitionSpec("rows"))
 params = load_params(sys.argv[1], read_config(sys.argv[1]), placement=sharding)
-gate_up = params["layers"][0]["gate_up"]
+gate_up = params["layers"][0]["gate_up"].values
 print([shard.data.shape for shard in gate_up.addressable_shards], float(abs(gate_up).sum()))
 """
 
@@ -296,9 +334,13 @@ def test_wrong_tensor_is_named(
         load_params(folder, CONFIG)
 
 
+def without_output_bias(spec: LayerSpec) -> LayerSpec:
+    return replace(spec, attention=replace(spec.attention, output_bias=False))
+
+
 def test_bias_that_the_config_denies_is_an_error(folder: Path) -> None:
     with pytest.raises(WeightsError, match=r"o_proj\.bias does not belong .*\(2 such"):
-        load_params(folder, replace(CONFIG, output_bias=False))
+        load_params(folder, replace(CONFIG, layers=tuple(map(without_output_bias, CONFIG.layers))))
 
 
 def test_index_errors(folder: Path) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from dendrite_jax.models.hf_config import read_config
-from dendrite_jax.models.layout import param_layout
+from dendrite_jax.models.families import param_layout, read_config
 
 PROMPT_LENGTHS = (1, 15, 16, 17, 31, 32, 33, 80)
 NUM_PROMPTS = 50

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from dendrite_jax import cache as kv
-from dendrite_jax.cache.state import CONTEXT_FULL
+from dendrite_jax.cache.state import CONTEXT_FULL, EMPTY_BRANCH, STALE_BRANCH
 from dendrite_jax.search import NO_NODE
-from engine.programs import LANES, start
+from dendrite_jax.search.outcome import COMPLETE, EMPTY_PROMPT, NO_ROOM, STALE_ROOT
+from dendrite_jax.search.session import check_roots
+from engine.programs import LANES, bigram, pad, start, truncate
 from search.every_search import model_of, program
 from search.programs import CACHE
 
@@ -44,3 +46,14 @@ def test_a_root_without_a_prompt_is_flagged_and_the_others_are_searched(name: st
     assert np.all(np.asarray(found.answers[2]) == NO_NODE)
     with pytest.raises(kv.CapacityError, match="max_context is 24"):
         kv.raise_errors(state.cache)
+
+
+def test_a_root_that_was_cut_is_refused_and_one_that_found_no_room_keeps_its_reason() -> None:
+    state, ids = start(bigram(), [[1], [2, 3], [], []], config=CACHE)
+    state, _ = truncate(state, pad(ids[1:2]), pad([1]))
+    error = state.cache.error.at[ids[3]].set(CONTEXT_FULL)
+    state = state.replace(cache=state.cache.replace(error=error))
+    state, roots, outcome = check_roots(state, jnp.asarray(ids))
+    assert roots.tolist() == [ids[0], -1, -1, ids[3]]
+    assert outcome.tolist() == [COMPLETE, STALE_ROOT, EMPTY_PROMPT, NO_ROOM]
+    assert state.cache.misuse == EMPTY_BRANCH | STALE_BRANCH

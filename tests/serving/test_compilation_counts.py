@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from dendrite_jax.engine import GREEDY, Sampling
@@ -24,7 +26,8 @@ def compilations() -> Iterator[list[str]]:
     """The list of what XLA compiled in the block, one entry a program, helpers included."""
     seen: list[str] = []
 
-    def listen(event: str, duration: float, **details: object) -> None:
+    def listen(event: str, duration_secs: float, **details: str | int) -> None:
+        del duration_secs
         if event == COMPILED:
             seen.append(str(details))
 
@@ -48,8 +51,10 @@ def fresh(shared_engine: Engine) -> Engine:
     return engine
 
 
+STOPS: tuple[str | list[str], ...] = ("s", "stops", ["ot", "sti"], ["st", "t", "op"])
+"""Automata of 2 to 6 states."""
 # What a script does with n from 1 to 8, in this order, and how many programs it compiles in all.
-SCRIPT: dict[str, tuple[Callable[[Engine, int], object], int]] = {
+SCRIPT: dict[str, tuple[Callable[[Engine, Any], object], int]] = {
     "forks": (lambda e, n: e.fork(0, n) if n <= 8 else None, 3),
     "forks given back": (lambda e, n: e.free([n]), 1),
     "branches": (lambda e, n: e.generate([0, *range(9, 8 + min(n, 6))], 3), 3),
@@ -57,14 +62,15 @@ SCRIPT: dict[str, tuple[Callable[[Engine, int], object], int]] = {
     "streams": (lambda e, n: list(e.stream([0], n, chunk=2)), 0),
     "stop tokens": (lambda e, n: e.generate([0], 2, stop_tokens=range(n % 4)), 0),
     "temperature": (lambda e, n: e.generate([0], 2, Sampling(temperature=n / 4)), 0),
-    "temperatures": (lambda e, n: e.generate([0], 2, Sampling(temperature=[n])), 0),
+    "temperatures": (
+        lambda e, n: e.generate([0], 2, Sampling(temperature=jax.device_put(np.float32([n])))),
+        0,
+    ),
     "greedy": (lambda e, n: e.generate([0], 2, GREEDY), 0),
     "stop strings": (lambda e, n: e.generate([0], 1, stop_strings=STOPS[n % 4]), 1),
     "prompts": (lambda e, n: e.free([e.prompt("a " * n, seed=n)]), 0),
     "stats": (lambda e, n: e.stats(), 1),
 }
-STOPS = ("s", "stops", ["ot", "sti"], ["st", "t", "op"])
-"""Automata of 2 to 6 states."""
 
 
 def test_numbers_that_change_compile_a_few_programs(fresh: Engine) -> None:

@@ -55,6 +55,16 @@ def sampled(engine: Engine, seed: int = 3, **options: Any) -> Completion:
     return replace(completion, branch=0)
 
 
+def test_the_context_is_the_models_own_unless_said_otherwise(engine: Engine) -> None:
+    capacities = {"num_slots": 1, "num_blocks": 1}
+    own = engine.model.max_position
+    assert Engine(engine.model, engine.tokenizer, **capacities).config.max_context == own
+    with pytest.raises(ValueError, match=rf"max_context is {own + 1}; .* {own} tokens"):
+        Engine(engine.model, engine.tokenizer, max_context=own + 1, **capacities)
+    longer = {"max_context": own + 1, "allow_longer_context": True, **capacities}
+    assert Engine(engine.model, engine.tokenizer, **longer).config.max_context == own + 1
+
+
 def test_greedy_generation_is_the_dense_decoders(engine: Engine) -> None:
     tokens = engine.tokenizer.encode(PROMPT)
     branch = engine.prompt(PROMPT)
@@ -174,7 +184,7 @@ def test_a_stop_string_may_be_a_special_tokens_own_text(engine: Engine) -> None:
     assert rules.strings is not None
     assert int(rules.strings.next_state[0, end]) == MATCHED
     free_run = sampled(engine)
-    for stop in ("<|end|>", ["<|end|>", free_run.text[3:5]]):
+    for stop in ("<|end|>", ["<|end|>", across_tokens(engine, free_run)]):
         stopped = sampled(engine, stop_strings=stop)
         assert free_run.text.startswith(stopped.text)
         assert stopped.finish == ("length" if isinstance(stop, str) else "stop_string")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ PROMPT = list(range(10))
 NEW = 12
 
 # What is asked of an engine and its only branch, the type of the error, and what it must name.
-REFUSALS: dict[str, tuple[Callable[[Engine, int], object], type[Exception], str]] = {
+REFUSALS: dict[str, tuple[Callable[[Any, Any], object], type[Exception], str]] = {
     "empty prompt": (lambda e, b: e.prompt(""), PromptError, "prompt is empty.* at least one"),
     "no tokens": (lambda e, b: e.prompt([]), PromptError, "prompt is empty.* at least one"),
     "long prompt": (lambda e, b: e.prompt([1] * 65), PromptError, "65 tokens; max_context is 64"),
@@ -211,6 +212,30 @@ def test_a_full_context_names_max_context_every_time(engine: Engine) -> None:
         with pytest.raises(CapacityError, match=rf"\[{full}\] .*\[64\] tokens: max_context is 64"):
             engine.generate([full], 1, stop_tokens=[])
     assert len(engine.generate([other], NEW, stop_tokens=[])[0].tokens) == NEW
+
+
+@pytest.mark.slow
+def test_a_context_that_is_no_whole_number_of_blocks_is_the_users(shared_engine: Engine) -> None:
+    engine = Engine(shared_engine.model, shared_engine.tokenizer, max_context=20, num_slots=2)
+    with pytest.raises(PromptError, match="21 tokens; max_context is 20"):
+        engine.prompt([7] * 21)
+    branch = engine.prompt([7] * 18)
+    assert len(engine.generate([branch], 2, stop_tokens=[])[0].tokens) == 2
+    with pytest.raises(CapacityError, match=r"\[20\] tokens: max_context is 20"):
+        engine.generate([branch], 1, stop_tokens=[])
+
+
+def test_a_branch_without_a_distribution_ends_alone_and_is_named_when_it_goes_on(
+    engine: Engine, undisturbed: list[int]
+) -> None:
+    spoilt, sound = engine.prompt(PROMPT), engine.prompt(PROMPT, seed=5)
+    hidden = engine.state.hidden.at[spoilt, 3].set(np.nan)
+    engine.state = engine.state.replace(hidden=hidden)
+    (nothing, whole) = engine.generate([spoilt, sound], NEW, stop_tokens=[])
+    assert (nothing.tokens, nothing.text, nothing.finish) == ([], "", "bad_logits")
+    assert whole.tokens == undisturbed[:NEW]
+    with pytest.raises(BranchError, match=rf"branches \[{spoilt}\] stopped: .* NaN or infinite"):
+        engine.generate([spoilt, sound], 1, stop_tokens=[])
 
 
 def test_a_branch_freed_during_its_stream_is_an_error(

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from safetensors.flax import save_file
 
 from dendrite_jax.models.config import ModelConfig
+from dendrite_jax.models.families import param_layout
+from dendrite_jax.models.families.layout import split_params
 from dendrite_jax.tasks.game24.game import vocabulary as vocab
 from dendrite_jax.tasks.game24.training.network import Params
 from dendrite_jax.tasks.game24.training.tokenizer_build import save_tokenizer
@@ -40,45 +42,25 @@ def save_checkpoint(
 
 def hugging_face_tensors(params: Params, config: ModelConfig) -> dict[str, jax.Array]:
     """The parameters under the names of `LlamaForCausalLM`; the head is tied and absent."""
-    query_rows = config.num_heads * config.head_dim
-    key_end = query_rows + config.num_kv_heads * config.head_dim
-    tensors = {
-        "model.embed_tokens.weight": params["embed"],
-        "model.norm.weight": params["final_norm"],
-    }
-    for index, layer in enumerate(params["layers"]):
-        q, k, v = jnp.split(layer["qkv"], (query_rows, key_end))
-        gate, up = jnp.split(layer["gate_up"], 2)
-        parts = {
-            "input_layernorm": layer["input_norm"],
-            "self_attn.q_proj": q,
-            "self_attn.k_proj": k,
-            "self_attn.v_proj": v,
-            "self_attn.o_proj": layer["o"],
-            "post_attention_layernorm": layer["post_norm"],
-            "mlp.gate_proj": gate,
-            "mlp.up_proj": up,
-            "mlp.down_proj": layer["down"],
-        }
-        tensors |= {f"model.layers.{index}.{name}.weight": part for name, part in parts.items()}
-    return tensors
+    return split_params(param_layout(config), params)
 
 
 def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
     """The content of `config.json`."""
+    spec = config.layers[0]  # all are alike
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
+        "intermediate_size": spec.mlp.width,
         "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
+        "num_attention_heads": spec.attention.heads,
+        "num_key_value_heads": spec.attention.kv_heads,
+        "head_dim": spec.attention.head_dim,
         "max_position_embeddings": config.max_position,
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
+        "rms_norm_eps": spec.norm_eps,
+        "rope_theta": spec.attention.rope.theta,
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from dendrite_jax.models.config import ModelConfig
+from dendrite_jax.models.config import AttentionSpec, LayerSpec, MlpSpec, ModelConfig
 from dendrite_jax.tasks.game24.game import vocabulary as vocab
 from dendrite_jax.tasks.game24.training.network import Attention, Params, forward, init_params
 from dendrite_jax.tasks.game24.training.sampling import (
@@ -79,11 +79,8 @@ def llama_config(
         architecture="LlamaForCausalLM",
         vocab_size=vocab.VOCABULARY_SIZE,
         hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=hidden // heads,
+        layers=layers
+        * (LayerSpec(AttentionSpec(heads, kv_heads, hidden // heads), MlpSpec(intermediate)),),
         max_position=512,
         tie_word_embeddings=True,
         bos_id=vocab.BOS,

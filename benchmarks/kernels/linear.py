@@ -1,8 +1,8 @@
-"""The skinny product at the Llama-3-8B shape: tile sizes, against XLA and the weight's bytes.
+"""The product of few rows at the Llama-3-8B shape: tile sizes, against XLA and the weight's bytes.
 
-python -m dendrite_jax.benchmarks.kernels.skinny 1 8 64
+python -m dendrite_jax.benchmarks.kernels.linear 1 8 64
 
-The tile sizes in `kernels/skinny_matmul/shapes.py` were chosen by this table.
+The tile sizes in `kernels/linear/shapes.py` were chosen by this table.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dendrite_jax.benchmarks.harness.timing import (
     compile_all,
     seconds_per_turn,
 )
-from dendrite_jax.kernels.skinny_matmul import gpu, reference
-from dendrite_jax.kernels.skinny_matmul.shapes import RowBlocks, TileBlocks
+from dendrite_jax.kernels.linear import Dense, gpu, reference
+from dendrite_jax.kernels.linear.shapes import RowBlocks, TileBlocks
 
 PRODUCTS = {
     "qkv": {"outputs": 6144, "depth": 4096},
@@ -74,7 +74,7 @@ def _operands(spec: dict[str, Any], rows: int) -> dict[str, Any]:
     )
     residual = bool(spec.get("residual"))
     return {
-        "weights": [make(key, shape, depth**-0.5) for key in keys[3:]],
+        "weights": [Dense(make(key, shape, depth**-0.5)) for key in keys[3:]],
         "x": make(keys[0], (rows, depth), 1.0),
         "norm": make(keys[1], (outputs if residual else depth,), 1.0),
         "residual": make(keys[2], (rows, outputs), 1.0) if residual else None,
@@ -89,14 +89,14 @@ def _product(spec: dict[str, Any], module: Any, **options: Any) -> _Product:
     """The product of a spec by an implementation's module."""
 
     def compute(
-        x: Array, weight: Array, norm: Array, residual: Array | None, out_dtype: Any
+        x: Array, weight: Dense, norm: Array, residual: Array | None, out_dtype: Any
     ) -> tuple[Array, Array | None]:
         if residual is not None:
             residual = residual.astype(out_dtype)
-            return module.residual_matmul(
+            return module.residual_linear(
                 x, residual, weight, next_norm=norm, eps=1e-5, bias=None, **options
             )
-        y = module.skinny_matmul(
+        y = module.linear(
             x,
             weight,
             norm=norm,
@@ -117,7 +117,7 @@ def _body(compute: _Product, spec: dict[str, Any], repeats: int, whole: bool) ->
     With `whole` a product takes a result that is wider than its depth.
     """
 
-    def chained(carry: Array, x: Array, norm: Array, weights: list[Array]) -> Array:
+    def chained(carry: Array, x: Array, norm: Array, weights: list[Dense]) -> Array:
         """XLA would move a product that does not depend on the carry out of the loop."""
         operand = x
         for index in range(repeats):
@@ -127,7 +127,7 @@ def _body(compute: _Product, spec: dict[str, Any], repeats: int, whole: bool) ->
             operand = x if normed is None else x + normed[:, :1] * 1e-6
         return carry
 
-    def replaced(carry: Array, x: Array, norm: Array, weights: list[Array]) -> Array:
+    def replaced(carry: Array, x: Array, norm: Array, weights: list[Dense]) -> Array:
         """One row starts with the columns that the kernel reads; a slice would be a launch."""
         for index in range(repeats):
             operand = carry if whole else carry[:, : spec["depth"]]
@@ -148,7 +148,7 @@ def _relative_error(compute: _Product, data: dict[str, Any], want: Array) -> flo
 def _precise(spec: dict[str, Any], data: dict[str, Any]) -> Array:
     """The product in float32 arithmetic at full precision."""
     compute = _product(spec, reference)
-    x, weight = data["x"].astype(jnp.float32), data["weights"][0].astype(jnp.float32)
+    x, weight = data["x"].astype(jnp.float32), data["weights"][0]
     with jax.default_matmul_precision("highest"):
         got, _ = jax.jit(lambda *operands: compute(*operands, jnp.float32))(
             x, weight, data["norm"], data["residual"]

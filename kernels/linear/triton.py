@@ -1,4 +1,4 @@
-"""Triton kernels of the skinny product.
+"""Triton kernels of the products of a few rows.
 
 A decode step multiplies a few rows with every weight of the model once, so its time is the time of
 reading the weights. `row_kernel` multiplies one row: each program streams a few rows of the weight
@@ -17,13 +17,14 @@ from dendrite_jax.kernels.prefetch import prefetch_group
 
 
 @triton.jit
-def _add_products(acc, weight, rows, columns, x, N, K: tl.constexpr, WHOLE: tl.constexpr):
+def _add_products(
+    acc, weight, rows, columns, x, N, K: tl.constexpr, WHOLE: tl.constexpr, TILE: tl.constexpr
+):
     """Adds one chunk's products of x with the named weight rows, element by element."""
-    at = weight + rows[:, None].to(tl.int64) * K + columns[None, :]
     if WHOLE:
-        w = tl.load(at, eviction_policy="evict_first")
+        w = TILE(weight, rows, columns, None, K)
     else:
-        w = tl.load(at, mask=(rows < N)[:, None] & (columns < K)[None, :], other=0.0)
+        w = TILE(weight, rows, columns, (rows < N)[:, None] & (columns < K)[None, :], K)
     return acc + w.to(tl.float32) * x[None, :]
 
 
@@ -47,6 +48,7 @@ def row_kernel(
     eps: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
+    TILE: tl.constexpr,
     SWIGLU: tl.constexpr,
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -55,8 +57,9 @@ def row_kernel(
 ):
     """out[N] = epilogue(norm(x)[K] @ weight[N, K].T); with SWIGLU the weight is [2N, K].
 
-    The norm's scale is one number for the row, so it multiplies the finished sums; only its weight
-    enters the products. The last programs prefetch AHEAD_GROUPS of `ahead`, one each.
+    TILE reads a tile of the weight (see `loads`). The norm's scale is one number for the row, so it
+    multiplies the finished sums; only its weight enters the products. The last programs prefetch
+    AHEAD_GROUPS of `ahead`, one each.
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     kept = rows < N
@@ -72,10 +75,10 @@ def row_kernel(
             squares += xs * xs
             xs *= _chunk(norm, columns, K, WHOLE)
         if SWIGLU:
-            gate = _add_products(gate, weight, rows, columns, xs, N, K, WHOLE)
-            acc = _add_products(acc, weight, rows + N, columns, xs, 2 * N, K, WHOLE)
+            gate = _add_products(gate, weight, rows, columns, xs, N, K, WHOLE, TILE)
+            acc = _add_products(acc, weight, rows + N, columns, xs, 2 * N, K, WHOLE, TILE)
         else:
-            acc = _add_products(acc, weight, rows, columns, xs, N, K, WHOLE)
+            acc = _add_products(acc, weight, rows, columns, xs, N, K, WHOLE, TILE)
     y = tl.sum(acc, 1)
     g = tl.sum(gate, 1)
     if norm is not None:
@@ -108,6 +111,7 @@ def tile_kernel(
     M: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
+    TILE: tl.constexpr,
     SWIGLU: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -128,16 +132,14 @@ def tile_kernel(
     share: tl.constexpr = K // SPLITS
     columns = split * share + tl.arange(0, BLOCK_K)
     x_at = x + tokens[None, :] * K + columns[:, None]
-    w_at = weight + rows[:, None].to(tl.int64) * K + columns[None, :]
     acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     gate = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     for start in range(0, share, BLOCK_K):
         xs = tl.load(x_at + start, mask=used[None, :], other=0.0)
-        w = tl.load(w_at + start, mask=kept[:, None], other=0.0, eviction_policy="evict_first")
+        w = TILE(weight, rows, columns + start, kept[:, None], K).to(xs.dtype)
         if SWIGLU:
             gate = tl.dot(w, xs, gate, input_precision="ieee")
-            up_at = w_at + N * K + start
-            w = tl.load(up_at, mask=kept[:, None], other=0.0, eviction_policy="evict_first")
+            w = TILE(weight, rows + N, columns + start, kept[:, None], K).to(xs.dtype)
         acc = tl.dot(w, xs, acc, input_precision="ieee")
     if bias is not None:
         if SWIGLU:

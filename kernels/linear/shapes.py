@@ -1,4 +1,4 @@
-"""Tile sizes of the skinny product, as data."""
+"""Tile sizes of the product, as data."""
 
 from __future__ import annotations
 

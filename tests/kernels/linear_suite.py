@@ -1,4 +1,4 @@
-"""What the skinny products must do, whatever implements them; subclasses name an implementation."""
+"""What the products must do, whatever implements them; subclasses name an implementation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dendrite_jax.kernels.linear import MAX_ROWS, Dense, linear, residual_linear
 from dendrite_jax.kernels.policy import Implementation, KernelPolicy
-from dendrite_jax.kernels.skinny_matmul import MAX_ROWS, residual_matmul, skinny_matmul
 from kernels.dense import BOUNDS, wide
 
 EPS = 1e-3
@@ -42,7 +42,7 @@ def operands(
     height = outputs * (2 if swiglu else 1)
     arguments: dict[str, Any] = {
         "x": draw(rows, depth),
-        "weight": draw(height, depth, scale=depth**-0.5),
+        "weight": Dense(draw(height, depth, scale=depth**-0.5)),
         "swiglu": swiglu,
         "eps": EPS,
     }
@@ -59,7 +59,7 @@ def residual_operands(
     return {
         "x": draw(rows, depth),
         "residual": draw(rows, outputs),
-        "weight": draw(outputs, depth, scale=depth**-0.5),
+        "weight": Dense(draw(outputs, depth, scale=depth**-0.5)),
         "next_norm": draw(outputs),
         "eps": EPS,
         "bias": draw(outputs) if bias else None,
@@ -78,7 +78,7 @@ def oracle(
     x = wide(x)
     if norm is not None:
         x = norm_oracle(x, norm, eps)
-    y = x @ wide(weight).T
+    y = x @ wide(weight.values).T
     if bias is not None:
         y = y + wide(bias)
     if swiglu:
@@ -96,7 +96,7 @@ def residual_oracle(
     x: Any, residual: Any, weight: Any, next_norm: Any, eps: float, bias: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """The sum and its norm in float64."""
-    y = wide(residual) + wide(x) @ wide(weight).T
+    y = wide(residual) + wide(x) @ wide(weight.values).T
     if bias is not None:
         y = y + wide(bias)
     return y, norm_oracle(y, next_norm, eps)
@@ -108,13 +108,13 @@ def assert_close(got: jax.Array, want: np.ndarray, bound: float) -> None:
     assert error <= bound
 
 
-class SkinnyMatmulSuite:
+class LinearSuite:
     """Against float64."""
 
     implementation: ClassVar[Implementation]
 
     def multiply(self, x: Any, weight: Any, **options: Any) -> jax.Array:
-        return skinny_matmul(x, weight, policy=KernelPolicy(self.implementation), **options)
+        return linear(x, weight, policy=KernelPolicy(self.implementation), **options)
 
     @pytest.mark.parametrize("swiglu", [False, True])
     @pytest.mark.parametrize("fused", [False, True])
@@ -139,13 +139,21 @@ class SkinnyMatmulSuite:
         assert got.dtype == dtype
         assert_close(got, oracle(**arguments), 2 * BOUNDS[dtype])  # norm and product both round
 
-    def test_more_rows_than_are_skinny(self) -> None:
+    @pytest.mark.parametrize("rows", [1, 5])
+    def test_a_narrow_weight_rounds_no_wide_rows(self, rows: int) -> None:
+        arguments = operands(rows, 24, fused=True)
+        arguments["weight"] = Dense(arguments["weight"].values.astype("bfloat16"))
+        got = self.multiply(**arguments)
+        assert got.dtype == jnp.float32
+        assert_close(got, oracle(**arguments), BOUNDS["float32"])
+
+    def test_more_rows_than_the_kernels_take(self) -> None:
         arguments = operands(MAX_ROWS + 1, 24, fused=True, swiglu=True)
         assert_close(self.multiply(**arguments), oracle(**arguments), BOUNDS["float32"])
 
     @pytest.mark.parametrize("problems", [3, MAX_ROWS])
     def test_vmap_over_rows(self, problems: int) -> None:
-        """Few problems are one skinny product, many one that is not skinny."""
+        """Few problems are one product of few rows, many one of more than the kernels take."""
         arguments = operands(2 * problems, 24, fused=True)
         want = oracle(**arguments)
         x = arguments.pop("x").reshape(problems, 2, -1)
@@ -155,20 +163,20 @@ class SkinnyMatmulSuite:
     def test_vmap_over_weights(self) -> None:
         arguments = operands(2, 24, fused=True)
         x, weight = arguments.pop("x"), arguments.pop("weight")
-        weights = jnp.stack([weight, 2 * weight])
-        got = jax.vmap(lambda weight: self.multiply(x, weight, **arguments))(weights)
+        weights = jnp.stack([weight.values, 2 * weight.values])
+        got = jax.vmap(lambda weight: self.multiply(x, weight, **arguments))(Dense(weights))
         for index in range(2):
-            want = oracle(x, weights[index], **arguments)
+            want = oracle(x, Dense(weights[index]), **arguments)
             assert_close(got[index], want, BOUNDS["float32"])
 
 
-class ResidualMatmulSuite:
+class ResidualLinearSuite:
     """Against float64: the sum, and the norm unless it is left to the next product."""
 
     implementation: ClassVar[Implementation]
 
     def multiply(self, x: Any, residual: Any, weight: Any, **options: Any) -> Any:
-        return residual_matmul(
+        return residual_linear(
             x, residual, weight, policy=KernelPolicy(self.implementation), **options
         )
 
@@ -215,10 +223,13 @@ class ResidualMatmulSuite:
 
     def test_vmap_over_weights(self) -> None:
         arguments = residual_operands(2, 24)
-        weights = jnp.stack([arguments["weight"], 2 * arguments["weight"]])
-        got = jax.vmap(lambda weight: self.multiply(**arguments | {"weight": weight}))(weights)
+        weight = arguments["weight"].values
+        weights = jnp.stack([weight, 2 * weight])
+        got = jax.vmap(lambda weight: self.multiply(**arguments | {"weight": weight}))(
+            Dense(weights)
+        )
         for index in range(2):
-            want = residual_oracle(**arguments | {"weight": weights[index]})
+            want = residual_oracle(**arguments | {"weight": Dense(weights[index])})
             for ours, theirs in zip(got, want, strict=True):
                 assert_close(ours[index], theirs, BOUNDS["float32"])
 

@@ -1,4 +1,4 @@
-"""The Triton skinny products as JAX functions."""
+"""The Triton products as JAX functions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from jax.custom_batching import custom_vmap
 
 from dendrite_jax.kernels.batching import any_batched, fold, unfold
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import (
-    DTYPES,
-    array_type,
-    launch,
-    power_of_two,
-    prefetch_groups,
-)
-from dendrite_jax.kernels.skinny_matmul import reference
-from dendrite_jax.kernels.skinny_matmul import triton as kernels
-from dendrite_jax.kernels.skinny_matmul.shapes import (
+from dendrite_jax.kernels.launch import array_type, launch, power_of_two, prefetch_groups
+from dendrite_jax.kernels.linear import reference
+from dendrite_jax.kernels.linear import triton as kernels
+from dendrite_jax.kernels.linear.formats import Weight
+from dendrite_jax.kernels.linear.loads import tile_of
+from dendrite_jax.kernels.linear.shapes import (
     MAX_ROWS,
     NORM_ELEMENTS,
     PREFETCH_BYTES,
@@ -33,24 +29,24 @@ from dendrite_jax.kernels.skinny_matmul.shapes import (
 )
 
 
-def skinny_matmul(
+def linear(
     x: Array,
-    weight: Array,
+    weight: Weight,
     *,
     norm: Array | None,
     eps: float,
     bias: Array | None,
     swiglu: bool,
     out_dtype: jnp.dtype,
-    prefetch: Array | None = None,
+    prefetch: Weight | None = None,
     blocks: RowBlocks | TileBlocks | None = None,
 ) -> Array:
-    """`dendrite_jax.kernels.skinny_matmul.skinny_matmul` on Triton; `blocks` overrides tiles."""
+    """`dendrite_jax.kernels.linear.linear` on Triton; `blocks` overrides tiles."""
     fixed: dict[str, Any] = {"eps": eps, "swiglu": swiglu, "out_dtype": out_dtype}
 
-    def compute(x: Array, weight: Array, norm: Array | None, **shared: Any) -> Array:
+    def compute(x: Array, weight: Weight, norm: Array | None, **shared: Any) -> Array:
         if x.shape[0] > MAX_ROWS:
-            return reference.skinny_matmul(x, weight, norm=norm, **shared, **fixed)
+            return reference.linear(x, weight, norm=norm, **shared, **fixed)
         if x.shape[0] == 1 and not isinstance(blocks, TileBlocks):
             return _one_row(x, weight, norm=norm, residual=None, blocks=blocks, **shared, **fixed)
         if norm is not None:
@@ -58,33 +54,33 @@ def skinny_matmul(
         return _several_rows(x, weight, shared["bias"], swiglu, out_dtype, blocks)
 
     def plain(x: Array, **shared: Any) -> Array:
-        return reference.skinny_matmul(x, **shared, **fixed)
+        return reference.linear(x, **shared, **fixed)
 
     shared = {"weight": weight, "norm": norm, "bias": bias, "prefetch": prefetch}
     return _over_rows(compute, plain)((x,), shared)
 
 
-def residual_matmul(
+def residual_linear(
     x: Array,
     residual: Array,
-    weight: Array,
+    weight: Weight,
     *,
     next_norm: Array,
     eps: float,
     bias: Array | None,
-    prefetch: Array | None = None,
+    prefetch: Weight | None = None,
     blocks: RowBlocks | TileBlocks | None = None,
 ) -> tuple[Array, Array | None]:
-    """`dendrite_jax.kernels.skinny_matmul.residual_matmul` on Triton; `blocks` overrides tiles."""
+    """`dendrite_jax.kernels.linear.residual_linear` on Triton; `blocks` overrides tiles."""
     keeps_norm = x.shape[0] > 1  # of each problem of a vmap, so that its results stay as they are
 
     def compute(
         x: Array,
         residual: Array,
-        weight: Array,
+        weight: Weight,
         next_norm: Array,
         bias: Array | None,
-        prefetch: Array | None,
+        prefetch: Weight | None,
     ) -> tuple[Array, Array | None]:
         if x.shape[0] == 1 and not isinstance(blocks, TileBlocks):
             y = _one_row(
@@ -108,7 +104,7 @@ def residual_matmul(
         return y, normed if keeps_norm else None
 
     def plain(x: Array, residual: Array, **shared: Any) -> tuple[Array, Array | None]:
-        y, normed = reference.residual_matmul(x, residual, eps=eps, **shared)
+        y, normed = reference.residual_linear(x, residual, eps=eps, **shared)
         return y, normed if keeps_norm else None
 
     shared = {"weight": weight, "next_norm": next_norm, "bias": bias, "prefetch": prefetch}
@@ -127,7 +123,7 @@ def _over_rows(compute: Callable[..., Any], plain: Callable[..., Any]) -> Callab
 
     @product.def_vmap
     def _mapped(size: int, batched: Any, rows: Any, shared: Any) -> Any:
-        if any_batched(*batched[1].values()):
+        if any_batched(*jax.tree.leaves(batched[1])):
             axes = jax.tree.map(lambda flag: 0 if flag else None, batched)
             out = jax.vmap(lambda rows, shared: plain(*rows, **shared), axes)(rows, shared)
         else:
@@ -138,15 +134,9 @@ def _over_rows(compute: Callable[..., Any], plain: Callable[..., Any]) -> Callab
     return product
 
 
-def _check_dtype(weight: Array) -> None:
-    """Raises UnsupportedError for weights that no kernel reads."""
-    if weight.dtype not in DTYPES:
-        raise UnsupportedError(f"weight dtype {weight.dtype}: the kernel takes bf16, fp16, fp32")
-
-
 def _one_row(
     x: Array,
-    weight: Array,
+    weight: Weight,
     *,
     norm: Array | None,
     eps: float,
@@ -154,21 +144,21 @@ def _one_row(
     swiglu: bool,
     residual: Array | None,
     out_dtype: jnp.dtype,
-    prefetch: Array | None,
+    prefetch: Weight | None,
     blocks: RowBlocks | None,
 ) -> Array:
     """The product of one row, with everything around it fused."""
-    _check_dtype(weight)
     depth = weight.shape[1]
     outputs = weight.shape[0] // (2 if swiglu else 1)
     blocks = blocks or row_blocks(depth)
+    ahead = None if prefetch is None else prefetch.values
     return launch(
         x,
-        weight,
+        weight.values,
         norm,
         bias,
         residual,
-        prefetch,
+        ahead,
         kernel=kernels.row_kernel,
         grid=(-(-outputs // blocks.rows),),
         out_type=array_type((1, outputs), out_dtype),
@@ -176,17 +166,18 @@ def _one_row(
         eps=eps,
         N=outputs,
         K=depth,
+        TILE=tile_of(weight),
         SWIGLU=swiglu,
         ROWS=blocks.rows,
         CHUNK=blocks.chunk,
         UNROLL=blocks.unroll,
-        AHEAD_GROUPS=prefetch_groups(prefetch, PREFETCH_BYTES),
+        AHEAD_GROUPS=prefetch_groups(ahead, PREFETCH_BYTES),
     )
 
 
 def _several_rows(
     x: Array,
-    weight: Array,
+    weight: Weight,
     bias: Array | None,
     swiglu: bool,
     out_dtype: jnp.dtype,
@@ -202,7 +193,7 @@ def _several_rows(
     return y.astype(out_dtype)
 
 
-def _many_rows(x: Array, weight: Array, out_dtype: jnp.dtype) -> Array:
+def _many_rows(x: Array, weight: Weight, out_dtype: jnp.dtype) -> Array:
     """XLA's product [shares, rows, outputs]; the sum is over shares of the depth, float32 if any.
 
     XLA itself would split the depth likewise, and add the shares up in a kernel of its own.
@@ -210,14 +201,16 @@ def _many_rows(x: Array, weight: Array, out_dtype: jnp.dtype) -> Array:
     (rows, depth), outputs = x.shape, weight.shape[0]
     shares = depth_shares(rows, outputs, depth)
     if shares == 1:
-        return jnp.einsum("mk,nk->mn", x, weight, preferred_element_type=out_dtype)[None]
-    x, weight = (part.reshape(-1, shares, depth // shares) for part in (x, weight))
-    return jnp.einsum("msk,nsk->smn", x, weight, preferred_element_type=jnp.float32)
+        return reference.product(x, weight, out_dtype)[None]
+    x, dense = (
+        part.reshape(-1, shares, depth // shares) for part in (x, weight.dequantize(x.dtype))
+    )
+    return jnp.einsum("msk,nsk->smn", x, dense, preferred_element_type=jnp.float32)
 
 
 def _tiled(
     x: Array,
-    weight: Array,
+    weight: Weight,
     bias: Array | None,
     swiglu: bool,
     out_dtype: jnp.dtype,
@@ -227,11 +220,11 @@ def _tiled(
 
     Several splits are float32, and the bias is not in them.
     """
-    _check_dtype(weight)
     rows, depth = x.shape
     outputs = weight.shape[0] // (2 if swiglu else 1)
     if not isinstance(blocks, TileBlocks):
-        blocks = tile_blocks(rows, outputs, depth, swiglu, weight.dtype.itemsize)
+        itemsize = max(x.dtype.itemsize, weight.dtype.itemsize)
+        blocks = tile_blocks(rows, outputs, depth, swiglu, itemsize)
     if blocks.columns < 16 or depth % (blocks.splits * blocks.columns):
         raise UnsupportedError(
             f"depth {depth} is not a multiple of splits {blocks.splits} x columns "
@@ -239,8 +232,8 @@ def _tiled(
         )
     split = blocks.splits > 1
     return launch(
-        x.astype(weight.dtype),
-        weight,
+        x,
+        weight.values,
         None if split else bias,
         kernel=kernels.tile_kernel,
         grid=(1, -(-outputs // blocks.rows), blocks.splits),
@@ -250,6 +243,7 @@ def _tiled(
         M=rows,
         N=outputs,
         K=depth,
+        TILE=tile_of(weight),
         SWIGLU=swiglu,
         SPLITS=blocks.splits,
         BLOCK_M=max(16, power_of_two(rows)),
