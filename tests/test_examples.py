@@ -35,7 +35,9 @@ def test_all_examples_are_checked_here() -> None:
         "constrained_beam_search",
         "extract_json",
         "fork_by_hand",
+        "mcts_in_steps",
         "own_value_function",
+        "reward_model",
         "vmapped_beam_search",
     }
 
@@ -59,6 +61,23 @@ def test_own_value_function(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith(text)
     assert len(text.splitlines()) == 3
     assert number_after("value", out) < 0
+
+
+def test_reward_model(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run("reward_model.py")
+    out = capsys.readouterr().out
+    assert out.startswith(text)
+    assert 1 <= len(text.splitlines()) <= 3
+    # Each of up to 36 thoughts once, of 5 tokens or more; the policy's own run is not among them.
+    assert 12 * 5 < number_after("tokens judged", out) <= 36 * 24
+
+
+def test_mcts_in_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    best = run("mcts_in_steps.py")
+    out = capsys.readouterr().out
+    assert best == sorted(best)  # what was found is never lost, a saved and restored loop included
+    assert len(best) > 2
+    assert number_after("visits of the root", out) > len(best)
 
 
 def test_vmapped_beam_search(capsys: pytest.CaptureFixture[str]) -> None:
