@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,4 +106,6 @@ def _covered(spans: list[tuple[float, float]]) -> float:
 def _json_value(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number; `float` reads it
     return list(value) if isinstance(value, tuple) else value

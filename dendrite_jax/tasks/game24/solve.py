@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +78,12 @@ def load_solver(checkpoint: str | Path | None = None, dtype: DTypeLike | None = 
                 f"that of a Game of 24 model makes [{vocab.token_id(word)}]"
             )
     return pretrained
+
+
+def embedded_model() -> str:
+    """The embedded model's name in reports, with the start of its weights' SHA-256."""
+    weights = files("dendrite_jax.tasks.game24").joinpath("weights", "model.safetensors")
+    return f"game24 (embedded, sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()[:16]})"
 
 
 class Game24Search:
