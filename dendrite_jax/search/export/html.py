@@ -40,7 +40,11 @@ def to_html(
       ValueError: as `document`.
     """
     found = document(result, problem, decode=decode, title=title, judged=judged, about=about)
-    parts = {"style": _file("page.css"), "script": _file("page.js"), "data": script_json(found)}
+    parts = {
+        "style": _file("page.css"),
+        "script": _file("page.js") + _file("page.view.js"),
+        "data": script_json(found),
+    }
     # One pass, so that a marker in a thought's text stays text.
     return re.sub(r"\{\{(\w+)\}\}", lambda marker: parts[marker[1]], _file("page.html"))
 
