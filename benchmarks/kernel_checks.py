@@ -175,9 +175,8 @@ def verify_checks(count: int) -> Iterator[Check]:
 def _products(x: Array, weights: tuple[Array, ...], policy: KernelPolicy) -> Array:
     """Both products of a layer's second half, and the norm that follows them."""
     post_norm, gate_up, bias, down, next_norm = weights
-    gate_up, down = Dense(gate_up), Dense(down)
-    inner = linear(x, gate_up, norm=post_norm, bias=bias, swiglu=True, policy=policy)
-    y, normed = residual_linear(inner, x, down, next_norm=next_norm, policy=policy)
+    inner = linear(x, Dense(gate_up), norm=post_norm, bias=bias, swiglu=True, policy=policy)
+    y, normed = residual_linear(inner, x, Dense(down), next_norm=next_norm, policy=policy)
     return jnp.stack([y, rms_norm(y, next_norm, 1e-5) if normed is None else normed])
 
 
