@@ -168,7 +168,6 @@ def _summary(snapshot: Snapshot, search: Game24Search) -> dict[str, Any]:
         "nodes": solution.nodes,
         "legal_nodes": solution.legal_nodes,
         "forks": ledger["forks"],
-        "microseconds_per_fork": search.fork_microseconds(),
         "tokens_prefilled": ledger["prefilled"] + PROMPT_TOKENS,
         "tokens_generated": ledger["generated"],
         "tokens_not_recomputed": ledger["reused"],
@@ -189,8 +188,7 @@ def _print_summary(console: Console, summary: dict[str, Any]) -> None:
         style = "bold green" if answer is summary["answers"][0] else "green"
         console.print(f"[{style}]{answer['expression']} = {summary['target']}[/]")
     console.print(
-        f"{summary['nodes']} nodes ({summary['legal_nodes']} legal), {summary['forks']} forks at "
-        f"{summary['microseconds_per_fork']:.1f} µs each, "
+        f"{summary['nodes']} nodes ({summary['legal_nodes']} legal), {summary['forks']} forks, "
         f"{summary['tokens_prefilled'] + summary['tokens_generated']} tokens computed, "
         f"{summary['tokens_not_recomputed']} not recomputed thanks to forks, "
         f"{summary['seconds']:.1f} s ({summary['seconds_without_compilation']:.1f} s without "

@@ -67,7 +67,6 @@ def test_the_expression_is_right_and_uses_each_number_once(
     assert found["forks"] >= found["nodes"]
     # The prompt is run once: "Make 24 from …" and two tokens of each kept step.
     assert found["tokens_prefilled"] < found["tokens_not_recomputed"]
-    assert found["microseconds_per_fork"] > 0
     assert found["method"] == "tree_of_thoughts"
     assert found["sizes"] == {"breadth": 5, "proposals": 40}
     assert found["seed"] == 0
@@ -100,7 +99,7 @@ def test_people_see_the_tree_and_the_summary(dendrite: Dendrite) -> None:
     assert answer == answers[0]
     for line in answers:
         assert evaluate(line.removesuffix(" = 24")) == (24, [4, 5, 6, 10])
-    for part in ("nodes (", " legal)", "forks at", "µs each", "tokens computed", "not recomputed"):
+    for part in ("nodes (", " legal)", " forks", "tokens computed", "not recomputed"):
         assert part in summary
     assert "s without compilation)" in summary
 
