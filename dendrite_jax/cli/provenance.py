@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -107,5 +108,5 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no such number; `float` reads it
+        return json.dumps(value)  # as a string: JSON has no such number, but `float` reads it
     return list(value) if isinstance(value, tuple) else value

@@ -73,7 +73,7 @@ def test_the_json_says_how_to_run_it_again(search: Any, checkpoint: str) -> None
     assert found["command"] == "dendrite search"
     options = found["options"]
     assert (options["verdict"], options["stop_strings"]) == (["a", "b"], ["\n"])
-    assert (options["hopeless"], options["depth"], options["dtype"]) == ("-inf", 2, None)
+    assert (options["hopeless"], options["depth"], options["dtype"]) == ("-Infinity", 2, None)
     environment = found["environment"]
     assert environment["packages"]["jax"] == environment["jax"] == jax.__version__
     assert environment["device"] == jax.devices()[0].device_kind

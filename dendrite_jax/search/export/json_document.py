@@ -104,8 +104,8 @@ def document(
     return found | dict(about)
 
 
-def number(value: np.floating | Array) -> float | str:
-    """A float32 as JSON can hold it; see `document`."""
+def number(value: float | np.floating | Array) -> float | str:
+    """A float, read as a float32, as JSON can hold it; see `document`."""
     if np.isfinite(value):
         return float(str(np.float32(value)))
     return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -160,7 +160,7 @@ def _judge_problem(snapshot: Snapshot, problem: int, decode: Decode) -> Solution
         reason = explain(found, problem)
         if answers:
             reason = f"{len(answers)} paths ended, none of them on {target}"
-    return Solution(puzzle, target, answers, right, reason, lines.count, lines.legal)
+    return Solution(puzzle, target, answers, right, reason, lines.steps, lines.legal)
 
 
 def _distinct(answers: Sequence[Answer]) -> tuple[Answer, ...]:
@@ -212,10 +212,10 @@ class _Place(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """The steps that one problem's nodes are or end."""
+    """The steps that one problem's nodes are or end, judged."""
 
-    count: int
-    legal: int  # after legal steps
+    steps: int
+    legal: int  # of them, after legal steps
     ends: list[tuple[int, State]]  # nodes of legal steps that leave one number, and that number
 
 
@@ -229,7 +229,7 @@ def _judge_lines(puzzle: State, tree: SearchTree, problem: int, decode: Decode) 
     known: dict[tuple[State | None, tuple[int, ...]], State | None] = {}  # steps come many times
     by_thought = tree.tokens.shape[2] > 1
     parents = np.asarray(tree.parent[problem])
-    count = legal = 0
+    steps = legal = 0
     ends: list[tuple[int, State]] = []
     for node in np.flatnonzero(parents != NO_NODE).tolist():
         before, row = places[int(parents[node])], np.asarray(tree.tokens[problem, node])
@@ -243,12 +243,12 @@ def _judge_lines(puzzle: State, tree: SearchTree, problem: int, decode: Decode) 
             known[key] = None if before.state is None else apply_step(before.state, decode(line))
         state = known[key]
         places[node] = _Place(state, ())
-        count += 1
+        steps += 1
         if state is not None:
             legal += 1
             if len(state) == 1:
                 ends.append((node, state))
-    return _Lines(count, legal, ends)
+    return _Lines(steps, legal, ends)
 
 
 _ALONE = {(token,) for token in _BETWEEN}
