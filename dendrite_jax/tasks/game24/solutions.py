@@ -159,7 +159,8 @@ def _judge_problem(snapshot: Snapshot, problem: int, decode: Decode) -> Solution
     if not right:
         reason = explain(found, problem)
         if answers:
-            reason = f"{len(answers)} paths ended, none of them on {target}"
+            ended = f"{len(answers)} paths ended, none of them"
+            reason = f"{'1 path ended, not' if len(answers) == 1 else ended} on {target}"
     return Solution(puzzle, target, answers, right, reason, lines.steps, lines.legal)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from dendrite_jax.cache import Ledger
 from dendrite_jax.search import NO_NODE, ROOT, SearchResult, SearchTree
+from dendrite_jax.tasks.game24.game import vocabulary as vocab
 from dendrite_jax.tasks.game24.solutions import Results, Snapshot, judge_snapshot
 from dendrite_jax.tasks.game24.training.tokenizer_build import build_tokenizer
 from dendrite_jax.text import Tokenizer
@@ -99,6 +100,32 @@ def test_wrong_ends_are_no_answers_and_are_counted() -> None:
     assert solution.right == ()
     assert solution.judged == ([], "3 paths ended, none of them on 25")
     assert not any(answer.solved for answer in solution.answers)
+
+
+def test_a_tree_of_tokens_is_judged_by_its_lines() -> None:
+    """A beam's own end, past the verdict, stands for the line; without it the line's end does."""
+    tokenizer = Tokenizer(build_tokenizer().to_str())
+    steps = [NODES[node - 1][1] for node in (1, 3, 5)]
+    tokens = tokenizer.encode(" sure\n".join(steps))
+    path = [*tokens, vocab.SURE, vocab.EOS]
+    tree = SearchTree.empty(1, 1 + len(path), 1)
+    tree = tree.replace(
+        parent=tree.parent.at[0, 1:].set(jnp.arange(len(path))),
+        tokens=tree.tokens.at[0, 1:, 0].set(jnp.array(path)),
+        value=-jnp.arange(1.0 + len(path))[None],
+    )
+    for answer, node in ((len(path), len(path)), (NO_NODE, len(tokens))):
+        found = snapshot_of(tokenizer).result.replace(
+            tree=tree, answers=jnp.array([[answer]]), values=jnp.array([[-0.5]])
+        )
+        snapshot = Snapshot(puzzles=((4, 5, 6, 10),), target=24, result=found)
+        (solution,) = judge_snapshot(snapshot, tokenizer.decode).solutions
+        assert [(right.node, right.expression) for right in solution.right] == [
+            (node, "(10 - 4) * 5 - 6")
+        ]
+        assert solution.right[0].value == -node
+        assert (solution.nodes, solution.legal_nodes) == (3, 3)
+        assert solution.any_solved == (answer != NO_NODE)
 
 
 def test_success_counts_the_best_answer_or_any(results: Results) -> None:
