@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,4 +107,6 @@ def _covered(spans: list[tuple[float, float]]) -> float:
 def _json_value(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)  # as a string: JSON has no such number, but `float` reads it
     return list(value) if isinstance(value, tuple) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -26,6 +26,7 @@ from dendrite_jax.cli.common import (
     working,
 )
 from dendrite_jax.cli.loading import loading_bar
+from dendrite_jax.cli.provenance import Stopwatch, provenance, stopwatch
 
 if TYPE_CHECKING:
     from dendrite_jax.search import Scorer, SearchResult
@@ -113,53 +114,74 @@ def search(
       dendrite search --model Qwen/Qwen3-0.6B --prompt "Q: 17 * 23? A:" --breadth 3 --json
       dendrite search --model ./m --prompt "..." --verdict " sure" " unlikely" --html tree.html
     """
-    from dendrite_jax.engine import Sampling, StopRules
-    from dendrite_jax.models import load
-    from dendrite_jax.search.export import to_html, to_json
-    from dendrite_jax.serving import Engine
-    from dendrite_jax.serving.text_search import ThoughtShape, text_search
-    from dendrite_jax.serving.validation import check_prompt, check_text
-
     _check_effect(method)
-    shape = ThoughtShape(thought_tokens, depth, hopeless)
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-    # Bad options are refused before the weights are read; the stop rules need the vocabulary.
-    plan = text_search(method, StopRules.of(), (), thoughts=shape, sampling=sampling, sizes=sizes)
-    check_text(prompt)
-    for field, texts in (("--stop", stop_strings), ("--verdict", verdict or ())):
-        for text in texts:
-            check_text(text, field)
-    console = Console(stderr=True)
-    with loading_bar(console, quiet=as_json) as progress:
-        pretrained = load(model, dtype, progress)
-    tokenizer = pretrained.tokenizer
-    ids = tokenizer.encode(prompt, add_special_tokens=True)
-    check_prompt(ids, pretrained.model.vocab_size, len(ids))
-    engine = Engine(
-        *pretrained, max_context=len(ids) + plan.path_tokens, num_slots=plan.config.num_slots
-    )
-    bound = text_search(
-        method,
-        engine.stop_rules(stop_strings),
-        tokenizer.eos_ids,
-        thoughts=shape,
-        score=_scorer(tokenizer, verdict),
-        sampling=sampling,
-        sizes=sizes,
-    )
-    with working(console, "compiling and running the prompt", quiet=as_json):
-        root = engine.prompt(ids, seed=seed)
+    with stopwatch() as watch:
+        from dendrite_jax.engine import Sampling, StopRules
+        from dendrite_jax.models import load
+        from dendrite_jax.search.export import to_html, to_json
+        from dendrite_jax.serving import Engine
+        from dendrite_jax.serving.text_search import ThoughtShape, text_search
+        from dendrite_jax.serving.validation import check_prompt, check_text
 
-    def decode(tokens: Sequence[int]) -> str:
-        return tokenizer.decode(tokens, continuation=True)
+        shape = ThoughtShape(thought_tokens, depth, hopeless)
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        # Bad options are refused before the weights are read; the stop rules need the vocabulary.
+        plan = text_search(
+            method, StopRules.of(), (), thoughts=shape, sampling=sampling, sizes=sizes
+        )
+        check_text(prompt)
+        for field, texts in (("--stop", stop_strings), ("--verdict", verdict or ())):
+            for text in texts:
+                check_text(text, field)
+        console = Console(stderr=True)
+        with loading_bar(console, quiet=as_json) as progress:
+            pretrained = load(model, dtype, progress)
+        tokenizer = pretrained.tokenizer
+        ids = tokenizer.encode(prompt, add_special_tokens=True)
+        check_prompt(ids, pretrained.model.vocab_size, len(ids))
+        engine = Engine(
+            *pretrained, max_context=len(ids) + plan.path_tokens, num_slots=plan.config.num_slots
+        )
+        bound = text_search(
+            method,
+            engine.stop_rules(stop_strings),
+            tokenizer.eos_ids,
+            thoughts=shape,
+            score=_scorer(tokenizer, verdict),
+            sampling=sampling,
+            sizes=sizes,
+        )
+        with working(console, "compiling and running the prompt", quiet=as_json):
+            root = engine.prompt(ids, seed=seed)
 
-    found = _run(engine, root, bound, seed, time_limit, decode, prompt, quiet=as_json)
+        def decode(tokens: Sequence[int]) -> str:
+            return tokenizer.decode(tokens, continuation=True)
+
+        found = _run(engine, root, bound, seed, time_limit, decode, prompt, quiet=as_json)
+    about = _about(method, sizes, seed, model, watch)
     if html is not None:
-        html.write_text(to_html(found, decode=decode, title=prompt), encoding="utf-8")
+        page = to_html(found, decode=decode, title=prompt, about=about)
+        html.write_text(page, encoding="utf-8")
     if as_json:
-        print(to_json(found, decode=decode, title=prompt))
+        print(to_json(found, decode=decode, title=prompt, about=about))
     else:
         _print_answers(found, decode, prompt)
+
+
+def _about(
+    method: str, sizes: dict[str, int], seed: int, model: str, watch: Stopwatch
+) -> dict[str, Any]:
+    """What it takes to run this again, and the seconds it took."""
+    from dendrite_jax.search.registry import sizes_of
+
+    return {
+        "method": method,
+        "sizes": sizes_of(method) | sizes,
+        "seed": seed,
+        "model": model,
+        **watch.seconds(),
+        **provenance(),
+    }
 
 
 def _check_effect(method: str) -> None:

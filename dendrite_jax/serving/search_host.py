@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
@@ -75,9 +75,12 @@ def compile_search(
     roots: Array,
     key: Array,
     options: Options | None = None,
-    also: tuple[jax.stages.Lowered, ...] = (),
+    also: Sequence[jax.stages.Traced] = (),
 ) -> None:
     """Compiles the programs of a search, at the same time, where they are not compiled yet.
+
+    The one that advances the search takes longest: it is lowered first, and the others while it
+    compiles.
 
     Args:
       search: from the registry.
@@ -86,20 +89,21 @@ def compile_search(
       roots: i32[problems].
       key: a random key, or one a problem.
       options: as in `search_on_host`.
-      also: other lowered programs to compile beside them.
+      also: other traced programs to compile beside them.
     """
     own, pieces = programs(search, options), search.pieces
     started = own.start.trace(pieces, state, roots, key, config=search.config)
     advanced = own.advance.trace(model, pieces, started.out_info)
-    lowered = [
-        advanced.lower(),
-        started.lower(),
-        own.look.lower(pieces, advanced.out_info),
-        own.finish.lower(pieces, *_apart(advanced.out_info)),
+    others = [
+        started,
+        own.look.trace(pieces, advanced.out_info),
+        own.finish.trace(pieces, *_apart(advanced.out_info)),
         *also,
     ]
-    with ThreadPoolExecutor(len(lowered)) as threads:
-        list(threads.map(lambda program: program.compile(), lowered))
+    with ThreadPoolExecutor(1 + len(others)) as threads:
+        compiling = [threads.submit(each.lower().compile) for each in (advanced, *others)]
+        for each in compiling:
+            each.result()
 
 
 def search_on_host(

@@ -37,11 +37,13 @@ class FakeSearch:
         def solution(index: int, puzzle: tuple[int, ...]) -> Solution:
             right = self.method == "all" or (index + seed) % 2 == 0
             right &= not self.random
-            wrong = Answer(("x",), 0.0, None, False)
-            answers = (wrong, Answer(("y",), -1.0, "1", True)) if right else (wrong,)
+            wrong = Answer(1, ("x",), 0.0, None, False)
+            true = Answer(2, ("y",), -1.0, "1", True)
+            answers = (wrong, true) if right else (wrong,)
             if self.method == "all":
                 answers = answers[::-1]
-            return Solution(puzzle, target, answers, nodes=10, legal_nodes=9)
+            # What the checker finds in a tree beside the search's answers counts for nothing.
+            return Solution(puzzle, target, answers, (true,), "", nodes=10, legal_nodes=9)
 
         solutions = tuple(solution(index, puzzle) for index, puzzle in enumerate(puzzles))
         count = len(puzzles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -23,9 +24,10 @@ def test_a_report_names_all_options_and_versions() -> None:
     @method_options
     @seed_option
     @click.option("--stop", multiple=True, default=("\n",))
+    @click.option("--hopeless", default=-math.inf)
     @click.option("--schema", type=click.Path(path_type=Path))
     def command(**_: object) -> None:
-        click.echo(json.dumps(provenance(weights="random")))
+        click.echo(json.dumps(provenance(weights="random"), allow_nan=False))
 
     from click.testing import CliRunner
 
@@ -36,6 +38,7 @@ def test_a_report_names_all_options_and_versions() -> None:
     assert found["options"] == {
         **{"model": "m", "method": "beam", "breadth": 3, "seed": 0, "stop": ["\n"]},
         **{"proposals": None, "expansions": None, "simulations": None, "schema": "a/b"},
+        **{"width": None, "tokens": None, "hopeless": "-Infinity"},
     }
     environment = found["environment"]
     assert environment["packages"]["jax"] == environment["jax"] == jax.__version__

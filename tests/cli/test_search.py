@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -56,8 +57,26 @@ def test_the_json_is_the_whole_tree(search: Any, checkpoint: str) -> None:
         above = nodes[node["parent"]]["tokens"] if node["depth"] == 2 else []
         assert answer["tokens"] == above + node["tokens"]
         assert answer["text"] == tokenizer.decode(answer["tokens"])
-    assert search("--json", "--seed", "3").out == ran.out
-    assert search("--json", "--seed", "4").out != ran.out
+    again, other = (json.loads(search("--json", "--seed", seed).out) for seed in ("3", "4"))
+    for report in (found, again, other):
+        assert 0 < report.pop("seconds_without_compilation") <= report.pop("seconds")
+        del report["environment"]["date"]
+    assert again == found
+    assert other["nodes"] != found["nodes"]
+
+
+def test_the_json_says_how_to_run_it_again(search: Any, checkpoint: str) -> None:
+    found = json.loads(search("--json", "--seed", "3", "--verdict", "a", "b").out)
+    assert found["method"] == "tree_of_thoughts"
+    assert found["sizes"] == {"breadth": 2, "proposals": 4}
+    assert (found["seed"], found["model"]) == (3, checkpoint)
+    assert found["command"] == "dendrite search"
+    options = found["options"]
+    assert (options["verdict"], options["stop_strings"]) == (["a", "b"], ["\n"])
+    assert (options["hopeless"], options["depth"], options["dtype"]) == ("-Infinity", 2, None)
+    environment = found["environment"]
+    assert environment["packages"]["jax"] == environment["jax"] == jax.__version__
+    assert environment["device"] == jax.devices()[0].device_kind
 
 
 def test_people_see_the_tree_the_answers_and_the_cost(search: Any) -> None:

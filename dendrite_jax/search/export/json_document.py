@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from jax import Array
 
 from dendrite_jax.engine import NO_TOKEN
 from dendrite_jax.search.outcome import OUTCOME_NAMES
-from dendrite_jax.search.report import explain
+from dendrite_jax.search.report import explain, path_tokens
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.tree import NO_NODE, ROOT, SearchTree
 
@@ -22,8 +23,23 @@ Decode = Callable[[Sequence[int]], str]
 """Token ids to text."""
 
 
+class Judged(NamedTuple):
+    """What a task makes of a search, shown in place of the search's own ranking."""
+
+    answers: Sequence[int]
+    """Nodes, the best first; ranked by the scorer's values of the nodes or otherwise."""
+    reason: str = ""
+    """Why there are none, or fewer than there may be, in a sentence; empty for no reason."""
+
+
 def document(
-    result: SearchResult, problem: int = 0, *, decode: Decode, title: str = ""
+    result: SearchResult,
+    problem: int = 0,
+    *,
+    decode: Decode,
+    title: str = "",
+    judged: Judged | None = None,
+    about: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """One problem's tree, answers and cost; reads the device once.
 
@@ -35,6 +51,9 @@ def document(
       problem: which of the batch.
       decode: gives the text of token ids.
       title: what was searched for, such as the prompt.
+      judged: the answers and the reason to give; the search's own when None.
+      about: further entries of the object that say how it came about, as JSON values. The page's
+        heading shows those named method, sizes (an object), seed and model.
 
     Returns:
       format, version: `FORMAT` and `VERSION`.
@@ -52,7 +71,7 @@ def document(
       peak_blocks: most cache blocks in use at once, likewise.
 
     Raises:
-      ValueError: there is no such problem.
+      ValueError: there is no such problem, or `about` has an entry of that name.
     """
     problems = result.tree.parent.shape[0]
     if not 0 <= problem < problems:
@@ -67,30 +86,53 @@ def document(
             result.peak_blocks,
         )
     )
-    return {
+    found = {
         "format": FORMAT,
         "version": VERSION,
         "title": title,
         "nodes": list(_nodes(own.tree, decode)),
-        "answers": [
-            {"node": int(node), "value": number(value), **_path(row, decode)}
-            for node, value, row in zip(own.answers, own.values, own.tokens, strict=True)
-            if node != NO_NODE
-        ],
+        "answers": list(_answers(own, decode) if judged is None else _judged(own, judged, decode)),
         "frontier": own.frontier[own.frontier != NO_NODE].tolist(),
-        "reason": explain(jax.tree.map(lambda field: field[None], own)) or None,
+        "reason": (_explain(own) if judged is None else judged.reason) or None,
         "cut": bool(own.cut),
         "at_capacity": bool(own.at_capacity),
         "ledger": ledger.totals(),
         "peak_blocks": int(peak),
     }
+    if taken := sorted(found.keys() & about.keys()):
+        raise ValueError(f"about has {', '.join(taken)}, which the document says itself")
+    return found | dict(about)
 
 
-def number(value: np.floating | Array) -> float | str:
-    """A float32 as JSON can hold it; see `document`."""
+def number(value: float | np.floating | Array) -> float | str:
+    """A float, read as a float32, as JSON can hold it; see `document`."""
     if np.isfinite(value):
         return float(str(np.float32(value)))
     return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _answers(own: SearchResult, decode: Decode) -> Iterator[dict[str, Any]]:
+    """The search's own answers, of one problem's arrays."""
+    for node, value, row in zip(own.answers, own.values, own.tokens, strict=True):
+        if node != NO_NODE:
+            yield {"node": int(node), "value": number(value), **_path(row, decode)}
+
+
+def _judged(own: SearchResult, judged: Judged, decode: Decode) -> Iterator[dict[str, Any]]:
+    """The answers that a task names."""
+    tree = _batch_of_one(own.tree)
+    for node in judged.answers:
+        tokens = [token for thought in path_tokens(tree, 0, node) for token in thought]
+        value = number(own.tree.value[node])
+        yield {"node": node, "value": value, "tokens": tokens, "text": decode(tokens)}
+
+
+def _explain(own: SearchResult) -> str:
+    return explain(_batch_of_one(own))
+
+
+def _batch_of_one(own: Any) -> Any:
+    return jax.tree.map(lambda field: field[None], own)
 
 
 def _path(row: np.ndarray, decode: Decode) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rich.markup import escape
 from rich.tree import Tree
 
-from dendrite_jax.search.export.json_document import Decode, document
+from dendrite_jax.search.export.json_document import Decode, Judged, document
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.tree import ROOT
 
@@ -19,9 +20,17 @@ SHOWN = 8
 """Most children of a node that are drawn, the best first."""
 
 
-def to_json(result: SearchResult, problem: int = 0, *, decode: Decode, title: str = "") -> str:
+def to_json(
+    result: SearchResult,
+    problem: int = 0,
+    *,
+    decode: Decode,
+    title: str = "",
+    judged: Judged | None = None,
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """One problem of a search as one line of JSON; `document` says what is in it."""
-    found = document(result, problem, decode=decode, title=title)
+    found = document(result, problem, decode=decode, title=title, judged=judged, about=about)
     return json.dumps(found, ensure_ascii=False, allow_nan=False)
 
 
@@ -31,6 +40,7 @@ def to_rich(
     *,
     decode: Decode,
     title: str = "",
+    judged: Judged | None = None,
     kept: Collection[int] | None = None,
     show_value: Callable[[float], str] = "{:.3g}".format,
 ) -> Tree:
@@ -44,10 +54,11 @@ def to_rich(
       problem: which of the batch.
       decode: gives the text of token ids.
       title: the text of the root.
+      judged: the answers; the search's own when None.
       kept: nodes that the search goes on from; `result.frontier` when None.
       show_value: the text of a node's value.
     """
-    found = document(result, problem, decode=decode, title=title)
+    found = document(result, problem, decode=decode, title=title, judged=judged)
     children = defaultdict(list)
     for node in found["nodes"]:
         if node["id"] != ROOT and float(node["value"]) > -math.inf:

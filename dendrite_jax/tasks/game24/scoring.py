@@ -20,9 +20,10 @@ from dendrite_jax.tasks.game24.game.token_rules import (
 class Game24Scorer(struct.PyTreeNode):
     """Values a step, which ends on its `)`, by the verdict that the model would write next.
 
-    The value is log P(` sure`) of the two verdicts (`search.ValueTokens`). Steps of one problem
-    that leave the same numbers are merged, and a step that leaves one number is an answer. Neither
-    the target nor a solver is looked at.
+    The value is log P(` sure`) of the two verdicts (`search.ValueTokens`): the model's ranking.
+    Steps of one problem that leave the same numbers are merged, so that no state is grown twice,
+    and a step that leaves one number is an answer. Neither the target nor a solver is looked at:
+    which answers are right, and by which different expressions, `solutions` says afterwards.
     """
 
     rules: bool = struct.field(pytree_node=False, default=True)

@@ -1,15 +1,23 @@
-"""What a search found, read on the host and judged by the exact rules."""
+"""What a search found, read on the host and judged by the exact rules.
+
+Two orders are kept apart. `Solution.answers` is the model's: what the search ended on, as it ranked
+it, right or wrong; success rates count these. `Solution.right` is the checker's: the expressions
+that make the target, wherever in the tree they stand; `dendrite solve` shows these. The checker
+reads finished nodes only, and nothing that it finds goes back into a search.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
 from dendrite_jax.engine import NO_TOKEN
-from dendrite_jax.search import NO_NODE, ROOT, SearchResult, SearchTree, path_tokens
-from dendrite_jax.search.export import Decode
+from dendrite_jax.search import NO_NODE, ROOT, SearchResult, SearchTree, explain, path_tokens
+from dendrite_jax.search.export import Decode, Judged
 from dendrite_jax.tasks.game24.game import vocabulary as vocab
 from dendrite_jax.tasks.game24.game.rules import (
     State,
@@ -22,15 +30,17 @@ from dendrite_jax.tasks.game24.game.rules import (
 
 @dataclass(frozen=True)
 class Answer:
-    """One path that a search ended on.
+    """One path of a tree that ends.
 
     Attributes:
+      node: its last node.
       lines: the steps as the model wrote them, without verdicts.
-      value: the scorer's value of the last step.
+      value: what it is ranked by: a search's own value of the path, or the node's.
       expression: what legal steps to one number amount to, else None.
       solved: the steps are legal and end on the target, in exact fractions.
     """
 
+    node: int
     lines: tuple[str, ...]
     value: float
     expression: str | None
@@ -44,7 +54,10 @@ class Solution:
     Attributes:
       puzzle: the numbers, ascending.
       target: the number to make.
-      answers: the best first, as many as the search keeps or fewer.
+      answers: what the search ended on, the best by the model first, as many as it keeps or fewer.
+        Steps that leave the same number are one answer to a search that merges.
+      right: the paths of the tree that make the target, one an expression, the best value first.
+      reason: why nothing is right, in a sentence; empty otherwise.
       nodes: steps sampled in all.
       legal_nodes: those of them that are legal after legal steps.
     """
@@ -52,8 +65,15 @@ class Solution:
     puzzle: tuple[int, ...]
     target: int
     answers: tuple[Answer, ...]
+    right: tuple[Answer, ...]
+    reason: str
     nodes: int
     legal_nodes: int
+
+    @property
+    def judged(self) -> Judged:
+        """What is shown as the answers: the right ones alone."""
+        return Judged([answer.node for answer in self.right], self.reason)
 
     @property
     def solved(self) -> bool:
@@ -116,28 +136,58 @@ def judge_snapshot(snapshot: Snapshot, decode: Decode) -> Results:
 
 
 def _judge_problem(snapshot: Snapshot, problem: int, decode: Decode) -> Solution:
-    puzzle, found = snapshot.puzzles[problem], snapshot.result
+    puzzle, target, found = snapshot.puzzles[problem], snapshot.target, snapshot.result
     tree = found.tree
-    answers = [
-        _read_answer(puzzle, snapshot.target, path_tokens(tree, problem, node), value, decode)
+
+    def read(node: int, value: float) -> Answer:
+        return _read_answer(puzzle, target, tree, problem, node, value, decode)
+
+    answers = tuple(
+        read(node, value)
         for node, value in zip(
             found.answers[problem].tolist(), found.values[problem].tolist(), strict=True
         )
         if node != NO_NODE
-    ]
-    nodes, legal_nodes = _count_lines(as_state(puzzle), tree, problem, decode)
-    return Solution(puzzle, snapshot.target, tuple(answers), nodes, legal_nodes)
+    )
+    lines = _judge_lines(as_state(puzzle), tree, problem, decode)
+    values = np.asarray(tree.value[problem])
+    # The search's own node stands for an expression that it ended on.
+    ends = [answer.node for answer in answers if answer.solved]
+    ends += [node for node, state in lines.ends if state == (Fraction(target),)]
+    right = _distinct([read(node, float(values[node])) for node in ends])
+    reason = ""
+    if not right:
+        reason = explain(found, problem)
+        if answers:
+            ended = f"{len(answers)} paths ended, none of them"
+            reason = f"{'1 path ended, not' if len(answers) == 1 else ended} on {target}"
+    return Solution(puzzle, target, answers, right, reason, lines.steps, lines.legal)
+
+
+def _distinct(answers: Sequence[Answer]) -> tuple[Answer, ...]:
+    """The first of each expression, the best value first."""
+    firsts: dict[str | None, Answer] = {}
+    for answer in answers:
+        firsts.setdefault(answer.expression, answer)
+    return tuple(sorted(firsts.values(), key=lambda answer: -answer.value))
 
 
 def _read_answer(
-    puzzle: tuple[int, ...], target: int, path: list[list[int]], value: float, decode: Decode
+    puzzle: tuple[int, ...],
+    target: int,
+    tree: SearchTree,
+    problem: int,
+    node: int,
+    value: float,
+    decode: Decode,
 ) -> Answer:
+    path = path_tokens(tree, problem, node)
     lines = tuple(decode(tokens) for tokens in _split_lines(path))
     try:
         expression = build_expression(puzzle, lines)
     except ValueError:  # an illegal step, or numbers left over
         expression = None
-    return Answer(lines, value, expression, judge(puzzle, target, lines))
+    return Answer(node, lines, value, expression, judge(puzzle, target, lines))
 
 
 def _split_lines(path: list[list[int]]) -> list[list[int]]:
@@ -162,8 +212,16 @@ class _Place(NamedTuple):
     line: tuple[int, ...]  # tokens of the step that is not whole yet
 
 
-def _count_lines(puzzle: State, tree: SearchTree, problem: int, decode: Decode) -> tuple[int, int]:
-    """How many steps one problem's nodes are or end, and how many of them are legal.
+class _Lines(NamedTuple):
+    """The steps that one problem's nodes are or end, judged."""
+
+    steps: int
+    legal: int  # of them, after legal steps
+    ends: list[tuple[int, State]]  # nodes of legal steps that leave one number, and that number
+
+
+def _judge_lines(puzzle: State, tree: SearchTree, problem: int, decode: Decode) -> _Lines:
+    """Judges every step of a tree by the exact rules.
 
     A step is legal after legal ones only. In a tree of thoughts every node is a step; in a tree of
     tokens the ends of lines are.
@@ -172,7 +230,8 @@ def _count_lines(puzzle: State, tree: SearchTree, problem: int, decode: Decode) 
     known: dict[tuple[State | None, tuple[int, ...]], State | None] = {}  # steps come many times
     by_thought = tree.tokens.shape[2] > 1
     parents = np.asarray(tree.parent[problem])
-    lines = legal = 0
+    steps = legal = 0
+    ends: list[tuple[int, State]] = []
     for node in np.flatnonzero(parents != NO_NODE).tolist():
         before, row = places[int(parents[node])], np.asarray(tree.tokens[problem, node])
         own = tuple(token for token in row[row != NO_TOKEN].tolist())
@@ -183,10 +242,14 @@ def _count_lines(puzzle: State, tree: SearchTree, problem: int, decode: Decode) 
         key = before.state, line
         if key not in known:
             known[key] = None if before.state is None else apply_step(before.state, decode(line))
-        places[node] = _Place(known[key], ())
-        lines += 1
-        legal += known[key] is not None
-    return lines, legal
+        state = known[key]
+        places[node] = _Place(state, ())
+        steps += 1
+        if state is not None:
+            legal += 1
+            if len(state) == 1:
+                ends.append((node, state))
+    return _Lines(steps, legal, ends)
 
 
 _ALONE = {(token,) for token in _BETWEEN}

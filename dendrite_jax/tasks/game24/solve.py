@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -79,6 +78,12 @@ def load_solver(checkpoint: str | Path | None = None, dtype: DTypeLike | None = 
     return pretrained
 
 
+def embedded_model() -> str:
+    """The embedded model's name in reports, with the start of its weights' SHA-256."""
+    weights = files("dendrite_jax.tasks.game24").joinpath("weights", "model.safetensors")
+    return f"game24 (embedded, sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()[:16]})"
+
+
 class Game24Search:
     """A search on Game of 24: `Game24Search(*load_solver(), method="tree_of_thoughts")`.
 
@@ -129,7 +134,7 @@ class Game24Search:
         self.method = build(method, task, sizes or {})
         self._options = _COMPILER_OPTIONS.get(jax.default_backend(), {})
         compiled = partial(jax.jit, compiler_options=self._options or None)
-        self._open, self._fork = compiled(self._opened), compiled(engine.fork)
+        self._open = compiled(self._opened)
         self._search_whole = compiled(self._searched)
 
     def compile(self, num_puzzles: int = 1) -> None:
@@ -138,11 +143,9 @@ class Game24Search:
         The programs are compiled at the same time; the one that advances the search takes longest.
         """
         prompts = jax.ShapeDtypeStruct((num_puzzles, PROMPT_TOKENS), jnp.int32)
-        parents = jax.ShapeDtypeStruct((max(self.method.thoughts, 1),), jnp.int32)
         opened = self._open.trace(self.model, prompts, jax.random.key(0))
-        also = (opened.lower(), self._fork.lower(opened.out_info[0], parents))
         state, roots, keys = opened.out_info
-        compile_search(self.method, self.model, state, roots, keys, self._options, also)
+        compile_search(self.method, self.model, state, roots, keys, self._options, [opened])
 
     def search(
         self,
@@ -203,19 +206,6 @@ class Game24Search:
         )
         kv.raise_errors(state.cache)
         return self.judge(Snapshot(numbers, target, jax.device_get(result)))
-
-    def fork_microseconds(self, repeats: int = 5) -> float:
-        """Time of one fork, measured: one call makes as many children as the search may hold."""
-        prompts = self._prompts(((1, 1, 1, 1),), 24)
-        state, roots, _ = self._open(self.model, prompts, jax.random.key(0))
-        children = max(self.method.thoughts, 1)
-        parents = jnp.repeat(roots, children)
-        seconds = []
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            jax.block_until_ready(self._fork(state, parents))
-            seconds.append(time.perf_counter() - start)
-        return 1e6 * float(np.median(seconds[1:])) / children
 
     def judge(self, snapshot: Snapshot) -> Results:
         """The answers of a search so far, judged by the exact rules."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dendrite_jax.search import ROOT
-from dendrite_jax.search.export import FORMAT, VERSION, to_json
+from dendrite_jax.search.export import FORMAT, VERSION, Judged, to_json
 from dendrite_jax.search.outcome import COMPLETE, REJECTED
 from search.export.made import Node, decode, make_result
 
@@ -68,6 +68,24 @@ def test_answers_stand_best_first_with_their_whole_path(found: dict[str, Any]) -
         {"node": 3, "value": -1e-30, "tokens": [ord("a"), ord("b")], "text": "ab"},
         {"node": 1, "value": 0.1, "tokens": [ord("a")], "text": "a"},
     ]
+
+
+def test_a_task_may_name_the_answers_and_say_how_they_came_about() -> None:
+    result = make_result(NODES, answers=[3])
+    about = {"method": "mcts", "sizes": {"proposals": 8}, "seed": 3, "model": "m"}
+    found = load(
+        to_json(result, decode=decode, judged=Judged([4, 1], "not all are right"), about=about)
+    )
+    assert found["answers"] == [
+        {"node": 4, "value": "Infinity", "tokens": [ord("a"), ord("b")], "text": "ab"},
+        {"node": 1, "value": 0.1, "tokens": [ord("a")], "text": "a"},
+    ]
+    assert found["reason"] == "not all are right"
+    assert {name: found[name] for name in about} == about
+    none = load(to_json(result, decode=decode, judged=Judged([])))
+    assert (none["answers"], none["reason"]) == ([], None)
+    with pytest.raises(ValueError, match="about has nodes, title, which the document says itself"):
+        to_json(result, decode=decode, about={"title": "", "nodes": [], "seed": 0})
 
 
 def test_the_rest_says_what_it_is_and_what_it_cost(found: dict[str, Any]) -> None:

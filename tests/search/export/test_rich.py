@@ -8,7 +8,7 @@ import math
 from rich.console import Console
 
 from dendrite_jax.search import ROOT
-from dendrite_jax.search.export import to_rich
+from dendrite_jax.search.export import Judged, to_rich
 from dendrite_jax.search.export.text import SHOWN
 from search.export.made import Node, decode, make_result
 
@@ -21,6 +21,7 @@ def draw(
     kept: tuple[int, ...] = (),
     answers: tuple[int, ...] = (),
     color: bool = False,
+    judged: Judged | None = None,
 ) -> list[str]:
     """The lines that are printed."""
     out = io.StringIO()
@@ -29,7 +30,14 @@ def draw(
     )
     result = make_result(nodes, answers)
     console.print(
-        to_rich(result, decode=decode, title=TITLE, kept=kept, show_value="{:.3f}".format)
+        to_rich(
+            result,
+            decode=decode,
+            title=TITLE,
+            judged=judged,
+            kept=kept,
+            show_value="{:.3f}".format,
+        )
     )
     return out.getvalue().splitlines()
 
@@ -51,6 +59,13 @@ def test_kept_thoughts_come_first_and_are_bold() -> None:
     assert f"{BOLD}answer" in second
     assert "good" in third
     assert BOLD not in third
+
+
+def test_what_a_task_finds_wrong_is_not_bold() -> None:
+    nodes = [Node(ROOT, "wrong", 0.9), Node(ROOT, "right", 0.1)]
+    lines = draw(nodes, answers=(1,), judged=Judged([2]), color=True)
+    assert f"{BOLD}right" in lines[1]
+    assert BOLD not in lines[2]
 
 
 def test_rejected_thoughts_are_left_out() -> None:
