@@ -77,7 +77,7 @@ class Copy:
         """Runs tests by their ids below `tests/`."""
         verdicts = self.root / "build" / "verdicts"
         verdicts.write_text("")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "mutants.verdicts", *more]
+        command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "mutants.verdicts", *more]
         command += ["-p", "no:cacheprovider", f"--hypothesis-profile={PROFILE}"]
         command += [f"tests/{test}" for test in tests]
         start = time.monotonic()
