@@ -69,7 +69,9 @@ def run(
 
 def _held(model: Decoder, lanes: int, max_context: int) -> tuple[State, Array]:
     """A state in which each lane's branch holds HELD tokens."""
-    state = engine.init(model, CacheConfig(8 * lanes, lanes, max_context))
+    state = engine.init(
+        model, CacheConfig(8 * lanes, lanes, max_context), allow_longer_context=True
+    )
     state, ids = engine.open_branches(state, jax.random.split(jax.random.key(0), lanes))
     tokens = jnp.arange(lanes * HELD).reshape(lanes, HELD) % model.vocab_size
     state, _ = engine.prefill(model, state, ids, tokens, jnp.full(lanes, HELD))
@@ -92,8 +94,8 @@ def _step_ms(model: Decoder, state: State, ids: Array) -> float:
 def _attention_ms(model: Decoder, state: State, ids: Array, attention: Callable[..., Any]) -> float:
     """CPU milliseconds of one layer's attention."""
     cache = state.cache
-    config = model.config
-    q = jnp.ones((ids.shape[0], config.num_heads, config.head_dim), model.dtype)
+    heads = model.config.layers[0].attention
+    q = jnp.ones((ids.shape[0], heads.heads, heads.head_dim), model.dtype)
 
     @jax.jit
     def attend(turns: int, q: Array, k: Array, v: Array, table: Array, length: Array) -> Array:
@@ -102,7 +104,8 @@ def _attention_ms(model: Decoder, state: State, ids: Array, attention: Callable[
 
         return jax.lax.fori_loop(0, turns, turn, q)
 
-    arrays = cache.pool.k, cache.pool.v, cache.table[ids], cache.length[ids]
+    stored = cache.pool.groups[0].arrays
+    arrays = stored["k"], stored["v"], cache.table[ids], cache.length[ids]
     return _cpu_ms_per_turn(lambda turns: attend(turns, q, *arrays))
 
 

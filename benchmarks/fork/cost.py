@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -105,7 +106,9 @@ def _context_rows(
 def _prefix(model: Decoder, config: CacheConfig, context: int) -> tuple[State, int]:
     """A state that holds one branch of `context` tokens."""
     append = jax.jit(kv.append, donate_argnums=0)
-    state = jax.jit(engine.init, static_argnames="config")(model, config=config)
+    state = jax.jit(partial(engine.init, allow_longer_context=True), static_argnames="config")(
+        model, config=config
+    )
     state, ids = engine.open_branches(state, jax.random.split(jax.random.key(0), 1))
     tokens = jnp.zeros((1, FILL), jnp.int32)
     cache = state.cache

@@ -68,6 +68,10 @@ class CheapModel(struct.PyTreeNode):
         return uniform_shape(num_layers=1, num_kv_heads=1, head_dim=1)
 
     @property
+    def max_position(self) -> None:
+        return None  # as much context as there is room for
+
+    @property
     def policy(self) -> KernelPolicy:
         return DEFAULT_POLICY
 

@@ -54,6 +54,10 @@ class HollowDecoder(struct.PyTreeNode):
         return self.config.hidden_size
 
     @property
+    def max_position(self) -> int:
+        return self.config.max_position
+
+    @property
     def kv_shape(self) -> KVShape:
         heads = self.config.layers[0].attention
         return (GroupShape((0,), heads.kv_heads, heads.head_dim),)

@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 @click.option("--repetition-penalty", type=float, default=None)
 @click.option("--stop", "stop_strings", multiple=True, help="A text that ends a continuation.")
 @dtype_option
-@click.option("--max-context", default=2048, show_default=True, help="Tokens a branch can hold.")
+@click.option(
+    "--max-context",
+    type=int,
+    default=None,
+    help="Tokens a branch can hold.  [default: 2048, or the model's own limit if that is less]",
+)
 @grammar_options
 @seed_option
 @json_option
@@ -57,7 +62,7 @@ def generate(
     repetition_penalty: float | None,
     stop_strings: tuple[str, ...],
     dtype: str | None,
-    max_context: int,
+    max_context: int | None,
     grammar: Grammar | None,
     seed: int,
     as_json: bool,
@@ -86,7 +91,7 @@ def generate(
             raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
         engine = _load(model, dtype, max_context, num_branches + 1, console, quiet=as_json)
         ids = engine.tokenizer.encode(prompt, add_special_tokens=True)
-        check_prompt(ids, engine.model.vocab_size, max_context)
+        check_prompt(ids, engine.model.vocab_size, engine.config.max_context)
         with working(console, "compiling and running the prompt", quiet=as_json):
             compiled = None if grammar is None else engine.compile(grammar)
             root = engine.prompt(ids, seed=seed, grammar=compiled)
@@ -103,7 +108,12 @@ def generate(
 
 
 def _load(
-    model: str, dtype: str | None, max_context: int, num_slots: int, console: Console, quiet: bool
+    model: str,
+    dtype: str | None,
+    max_context: int | None,
+    num_slots: int,
+    console: Console,
+    quiet: bool,
 ) -> Engine:
     from dendrite_jax.serving import Engine
 

@@ -36,6 +36,11 @@ class Model(Protocol):
     @property
     def policy(self) -> KernelPolicy: ...
 
+    @property
+    def max_position(self) -> int | None:
+        """Tokens of context that it was made for; None = any number."""
+        ...
+
     def forward(self, pool: KVPool, appended: Appended, tokens: Array) -> tuple[KVPool, Array]: ...
 
     def unembed(self, hidden: Array) -> Array: ...
@@ -63,8 +68,24 @@ class State(ArrayStruct):
     plan: Any = None  # inside `generate`, what a `Planner` has made of its lanes' tables
 
 
-def init(model: Model, config: CacheConfig) -> State:
-    """An empty state for a model; keys and values are kept in the weights' dtype."""
+def init(model: Model, config: CacheConfig, *, allow_longer_context: bool = False) -> State:
+    """An empty state for a model; keys and values are kept in the model's dtype.
+
+    Args:
+      model: the model.
+      config: static capacities.
+      allow_longer_context: static; lets a branch hold more tokens than the model was made for.
+
+    Raises:
+      ValueError: `max_context`, in whole blocks, is beyond the model's `max_position`.
+    """
+    limit = model.max_position
+    beyond = limit is not None and config.max_blocks > -(-limit // config.block_size)
+    if beyond and not allow_longer_context:
+        raise ValueError(
+            f"max_context is {config.max_context}; the model was made for {limit} tokens "
+            "(max_position), and allow_longer_context=True runs it beyond"
+        )
     return State(
         cache=kv.init(config, model.kv_shape, dtype=model.dtype, policy=model.policy),
         hidden=jnp.zeros((config.num_slots, model.hidden_size), model.dtype),

@@ -21,7 +21,7 @@ class LayerCache(struct.PyTreeNode):
     """Where a layer's keys and values are: the arrays of its group, and its place in them."""
 
     arrays: dict[str, Array]  # "k", "v": [layers, blocks, kv_heads, block_size, head_dim]
-    place: int = struct.field(pytree_node=False)
+    place: Array  # i32[], a traced number, so that equal layers are one trace
 
 
 class Step(NamedTuple):

@@ -109,7 +109,7 @@ class Decoder(struct.PyTreeNode):
         x = Stream.start(x, Norm(weights[0]["input_norm"], layers[0].norm_eps), self.policy)
         for index, spec in enumerate(layers):
             group, place = pool.group_of(index)
-            cache = LayerCache(arrays[group], place)
+            cache = LayerCache(arrays[group], jnp.int32(place))
             x, cache = _layer(
                 spec, self.policy, weights[index], after[index], x, cache, steps[index]
             )

@@ -35,6 +35,8 @@ from dendrite_jax.search.thoughts import Expand
 class Functions(Protocol):
     """A module with the functions of a search."""
 
+    def __hash__(self) -> int: ...
+
     def start(self, pieces: Any, state: State, roots: Array, key: Any, config: Any) -> Any:
         """The search before its first `advance`; consumes the state.
 

@@ -28,7 +28,7 @@ from dendrite_jax.search.monte_carlo import loop as mcts_loop
 from dendrite_jax.search.protocol import Functions, Pieces, run_search
 from dendrite_jax.search.result import SearchResult
 from dendrite_jax.search.score import RandomValues, SumLoglikelihood
-from dendrite_jax.search.session import AnyScorer
+from dendrite_jax.search.session import AnyScorer, StatefulScorer
 from dendrite_jax.search.thoughts import SampleThoughts
 
 
@@ -182,6 +182,11 @@ def _likelihood_beam(task: Task, *, breadth: int = 5, proposals: int = 40) -> Se
         aggregate="sum",
         merge=True,
     )
+    if isinstance(task.score, StatefulScorer):
+        raise ValueError(
+            f"score is a {type(task.score).__name__}; method 'beam' goes by the likelihood of the "
+            f"path, and takes a scorer without a model of its own"
+        )
     if not isinstance(task.score, RandomValues):
         task = task._replace(score=SumLoglikelihood(task.score))
     return _by_levels("beam", task, config)

@@ -95,6 +95,7 @@ class Session(struct.PyTreeNode):
     def score(self, scorer: AnyScorer, model: Model, thoughts: Thoughts) -> tuple[Session, Scored]:
         """Judges thoughts just appended, each once; one that ends its grammar is an answer too."""
         session = self
+        given: Any
         if isinstance(scorer, StatefulScorer):
             own, given = scorer.score(self.scorer_state, model, self.state, thoughts)
             session = self.replace(scorer_state=own)

@@ -57,6 +57,8 @@ from dendrite_jax.serving.validation import (
 )
 from dendrite_jax.text import Tokenizer
 
+DEFAULT_CONTEXT = 2048
+"""Tokens that a branch can hold where nobody says how many."""
 STREAM_CHUNK = 8
 """Tokens that `Engine.stream` generates between two visits to the host."""
 
@@ -73,27 +75,32 @@ class Engine:
         model: Decoder,
         tokenizer: Tokenizer,
         *,
-        max_context: int = 2048,
+        max_context: int | None = None,
         num_slots: int = 64,
         num_blocks: int | None = None,
         memory_fraction: float = 0.5,
         block_size: int = 16,
+        allow_longer_context: bool = False,
     ) -> None:
         """Allocates the cache.
 
         Args:
           model: the decoder.
           tokenizer: its tokenizer.
-          max_context: tokens that a branch can hold.
+          max_context: tokens that a branch can hold; None takes DEFAULT_CONTEXT, or what the model
+            was made for if that is less.
           num_slots: branches that can be held at once.
           num_blocks: blocks of the pool; None takes what `memory_fraction` of the device's free
             memory holds, and no more than all slots at full length could use.
           memory_fraction: see num_blocks.
           block_size: tokens a block.
+          allow_longer_context: lets max_context be beyond the model's `max_position`.
 
         Raises:
           ValueError: a capacity is out of its range.
         """
+        if max_context is None:
+            max_context = min(DEFAULT_CONTEXT, model.max_position)
         self.model = model
         self.tokenizer = tokenizer
         # Checks the capacities that the number of blocks is worked out from.
@@ -105,7 +112,9 @@ class Engine:
             fitting = kv.blocks_for_fraction(memory_fraction, per_block, jax.devices()[0])
             config = replace(config, num_blocks=min(fitting, num_slots * config.max_blocks))
         self.config = config
-        self.state = compiled().init(model, config=config)
+        self.state = compiled().init(
+            model, config=config, allow_longer_context=allow_longer_context
+        )
         self._grammars = HeldGrammars()
         self._compile_stops = lru_cache(maxsize=16)(self._compile_stop_strings)
 

@@ -46,7 +46,7 @@ class Programs(NamedTuple):
 def compiled() -> Programs:
     """The programs, each compiled when it first meets arguments of new shapes."""
     return Programs(
-        init=jax.jit(engine.init, static_argnames="config"),
+        init=jax.jit(engine.init, static_argnames=("config", "allow_longer_context")),
         open_branches=jax.jit(engine.open_branches, donate_argnums=0),
         set_keys=jax.jit(engine.set_keys, donate_argnums=0),
         prefill=jax.jit(engine.prefill, static_argnames="chunk", donate_argnums=1),

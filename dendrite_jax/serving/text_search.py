@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dendrite_jax import cache as kv
 from dendrite_jax.engine import PLAIN, Sampling, State, StopRules
 from dendrite_jax.search import (
     AnswerTokens,
-    AnyScorer,
     SampleThoughts,
+    Scorer,
     SearchResult,
     mean_loglikelihood,
 )
@@ -43,7 +42,7 @@ def text_search(
     *,
     thoughts: ThoughtShape,
     sizes: Mapping[str, int],
-    score: AnyScorer = mean_loglikelihood,
+    score: Scorer = mean_loglikelihood,
     sampling: Sampling = PLAIN,
 ) -> Search:
     """A search over free text.
@@ -105,12 +104,20 @@ def search_from(
     check_time_limit(time_limit)
     if not (0 <= branch < engine.config.num_slots and engine.state.cache.alive[branch]):
         raise kv.BranchError(f"branch {branch} is not held")
-    roots, key = np.array([branch], np.int32), jax.random.key(seed)
+    roots, key = jnp.array([branch], jnp.int32), jax.random.key(seed)
 
     def give_back(state: State) -> None:
         engine.state = state
 
-    given = (search, engine.model, engine.state, roots, key)
-    compile_search(*given)
-    _, result = search_on_host(*given, watch=watch, time_limit=time_limit, give_back=give_back)
+    compile_search(search, engine.model, engine.state, roots, key)
+    _, result = search_on_host(
+        search,
+        engine.model,
+        engine.state,
+        roots,
+        key,
+        watch=watch,
+        time_limit=time_limit,
+        give_back=give_back,
+    )
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -13,6 +14,7 @@ import pytest
 
 from cli.conftest import Dendrite
 from dendrite_jax.models import load
+from dendrite_jax.serving import search_host
 
 # The search that all tests here run, so that it is compiled once.
 SIZES = ("--breadth", "2", "--proposals", "4", "--depth", "2", "--thought-tokens", "5")
@@ -74,7 +76,37 @@ def test_a_search_that_finds_nothing_says_so(dendrite: Dendrite, checkpoint: str
     asked = ("search", "--model", checkpoint, "--prompt", PROMPT, "--method", "tot-dfs", *sizes)
     ran = dendrite(*asked)
     assert (ran.code, ran.err) == (0, COMPILES)
-    assert "no answer found" in ran.out
+    assert "no answer found: no candidate among 2 thoughts: 2 below the threshold" in ran.out
+
+
+@pytest.mark.slow
+def test_a_search_that_is_cut_says_so(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shown in (True, False):
+        clock = itertools.count()  # the limit is over after the first level
+        monkeypatch.setattr(search_host.time, "monotonic", lambda clock=clock: float(next(clock)))
+        ran = search("--time-limit", "1.5", *([] if shown else ["--json"]))
+        assert (ran.code, ran.err if not shown else "") == (0, "")
+        if shown:
+            assert "no answer found: the search was cut before its end" in ran.out
+            assert " ".join(ran.out.split()).endswith("; cut before its end")
+        else:
+            found = json.loads(ran.out)
+            assert found["cut"]
+            assert found["reason"].startswith("the search was cut before its end")
+            assert len(found["nodes"]) == 1 + 4
+            assert len(found["frontier"]) == 2
+
+
+@pytest.mark.slow
+def test_beams_of_tokens_take_a_width_and_a_length(dendrite: Dendrite, checkpoint: str) -> None:
+    sizes = ("--method", "beam_search", "--width", "2", "--tokens", "3")
+    ran = dendrite("search", "--model", checkpoint, "--prompt", PROMPT, *sizes, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    assert [len(answer["tokens"]) for answer in found["answers"]] == [3, 3]
+    assert all(len(node["tokens"]) == 1 for node in found["nodes"][1:])
+    assert found["reason"] is None
+    assert not found["cut"]
 
 
 def test_a_page_is_written(search: Any, tmp_path: Path) -> None:
@@ -129,6 +161,9 @@ def test_other_searches_go_the_same_way(dendrite: Dendrite, checkpoint: str, met
         (["--hopeless", "-1"], "--hopeless has no effect on method 'tree_of_thoughts'"),
         (["--method", "greedy", "--top-k", "3"], "--top-k has no effect on method 'greedy'"),
         (["--method", "guess"], "'--method': 'guess' is not"),
+        (["--method", "beam_search"], "--depth has no effect on method 'beam_search'"),
+        (["--time-limit", "0"], "0.0 is not above 0 seconds"),
+        (["--time-limit", "nan"], "nan is not above 0 seconds"),
     ],
     ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +39,18 @@ TEMPERATURES = np.array([0.0, 1.0, 0.0, 0.8], np.float32)
 @jax.jit(donate_argnums=0)
 def generate(state: State, ids: jax.Array, temperature: jax.Array) -> tuple[State, Generated]:
     return engine.generate(MODEL, state, ids, CONFIG, Sampling(temperature=temperature))
+
+
+def test_a_context_beyond_the_models_own_is_refused_unless_asked_for() -> None:
+    model = MODEL.replace(config=replace(MODEL.config, max_position=30))
+    fits = CacheConfig(num_blocks=8, num_slots=2, max_context=32)  # 30 tokens in whole blocks
+    beyond = replace(fits, max_context=33)
+    jax.eval_shape(partial(engine.init, config=fits), model)
+    message = r"max_context is 33; the model was made for 30 tokens \(max_position\)"
+    with pytest.raises(ValueError, match=message):
+        engine.init(model, beyond)
+    longer = partial(engine.init, config=beyond, allow_longer_context=True)
+    assert jax.eval_shape(longer, model).cache.table.shape == (2, 3)
 
 
 @pytest.mark.slow

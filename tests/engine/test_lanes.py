@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from dendrite_jax import engine
 from dendrite_jax.cache import BranchError, debug, raise_errors
@@ -26,6 +28,7 @@ from dendrite_jax.engine import (
 from dendrite_jax.testing import BigramModel
 from engine.generation_oracle import TOKEN_BYTES, Stops, grow
 from engine.programs import (
+    CACHE,
     LANES,
     VOCAB,
     bigram,
@@ -119,13 +122,28 @@ def test_rules_of_other_values_are_no_other_trace() -> None:
     assert traces == 1
 
 
-def test_nothing_of_size_zero_is_kept() -> None:
-    state, ids = start(MODEL, PROMPTS)
-    assert jax.tree.leaves(StopRules.of()) == []
-    out = jax.eval_shape(lambda: empty(MODEL, state, ids, CONFIG))
-    assert out.top_tokens is None
-    assert out.top_raw_logprobs is None
-    assert all(leaf.size for leaf in jax.tree.leaves(out))
+@pytest.mark.parametrize("stop", [None, StopRules.of(), StopRules(jnp.zeros(0, int))])
+def test_no_loop_reads_or_carries_an_array_of_size_zero(
+    stop: StopRules | None,
+) -> None:
+    """jaxlib 0.11's partitioner dies on one under `jax.shard_map`."""
+    state = jax.eval_shape(lambda: engine.init(MODEL, CACHE))
+    ids = jnp.arange(LANES)
+    config = GenerateConfig(NEW)
+    traced = jax.make_jaxpr(lambda s: engine.generate(MODEL, s, ids, config, stop=stop))(state)
+    loops = list(loops_of(traced.jaxpr))
+    assert loops
+    for loop in loops:
+        assert all(var.aval.size for var in (*loop.invars, *loop.outvars))
+
+
+def loops_of(jaxpr: Any) -> Iterator[Any]:
+    """The loops of a program, those inside others too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("while", "scan"):
+            yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from loops_of(inner)
 
 
 def leaves(tree: Any) -> list[np.ndarray]:

@@ -123,7 +123,7 @@ def test_the_search_goes_back_after_a_dead_end() -> None:
     assert backtracked > 2
 
 
-@pytest.mark.parametrize("field", ["proposals", "depth", "steps", "num_answers"])
+@pytest.mark.parametrize("field", ["proposals", "depth", "expansions", "num_answers"])
 def test_a_bad_size_is_refused(field: str) -> None:
     fields: dict[str, Any] = {field: 0}
     with pytest.raises(ValueError, match=f"{field} is 0; it must be at least 1"):

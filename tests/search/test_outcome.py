@@ -194,21 +194,21 @@ def test_nan_of_a_scorer_rejects_the_thought_and_is_told() -> None:
     [
         (None, "None"),
         (7, "7"),
-        (jax.random.PRNGKey(0), "an array of raw words"),
+        (jax.random.PRNGKey(0), r"an array of raw words \(of a legacy PRNGKey\)"),
     ],
     ids=["none", "int", "PRNGKey"],
 )
 def test_a_key_that_is_not_typed_is_named(key: Any, given: str) -> None:
     state, ids = start(bigram(), PROMPTS, config=CACHE)
     with pytest.raises(ValueError, match=f"^key is {given}; it takes typed random keys"):
-        search.sample(bigram(), state, ids, key, CONFIG, expand=SampleThoughts(2))
+        search.sample(bigram(), state, jnp.asarray(ids), key, CONFIG, expand=SampleThoughts(2))
 
 
 def test_keys_are_one_or_one_for_each_problem() -> None:
     state, ids = start(bigram(), PROMPTS, config=CACHE)
     keys = jax.random.split(jax.random.key(0), LANES + 1)
     with pytest.raises(ValueError, match=r"key has shape \(5,\); .* one for each of 4 problems"):
-        search.sample(bigram(), state, ids, keys, CONFIG, expand=SampleThoughts(2))
+        search.sample(bigram(), state, jnp.asarray(ids), keys, CONFIG, expand=SampleThoughts(2))
 
 
 def test_a_prompt_without_room_is_told_at_the_root() -> None:

@@ -55,6 +55,16 @@ def sampled(engine: Engine, seed: int = 3, **options: Any) -> Completion:
     return replace(completion, branch=0)
 
 
+def test_the_context_is_the_models_own_unless_said_otherwise(engine: Engine) -> None:
+    capacities = {"num_slots": 1, "num_blocks": 1}
+    own = engine.model.max_position
+    assert Engine(engine.model, engine.tokenizer, **capacities).config.max_context == own
+    with pytest.raises(ValueError, match=rf"max_context is {own + 1}; .* {own} tokens"):
+        Engine(engine.model, engine.tokenizer, max_context=own + 1, **capacities)
+    longer = {"max_context": own + 1, "allow_longer_context": True, **capacities}
+    assert Engine(engine.model, engine.tokenizer, **longer).config.max_context == own + 1
+
+
 def test_greedy_generation_is_the_dense_decoders(engine: Engine) -> None:
     tokens = engine.tokenizer.encode(PROMPT)
     branch = engine.prompt(PROMPT)

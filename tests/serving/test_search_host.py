@@ -30,7 +30,13 @@ pytestmark = pytest.mark.slow
 PROMPTS = [[1], [2, 3, 4], [5, 6], [7, 8, 9, 10, 1]]
 SIZES = {"proposals": 3, "expansions": 5}
 COMPILES: list[str] = []
-jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: COMPILES.append(name))
+
+
+def _note(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    COMPILES.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
 
 
 def without_state(loop: Any) -> Any:
@@ -47,7 +53,8 @@ def search(scale: float) -> Search:
 @contextmanager
 def counting() -> Iterator[list[str]]:
     """Yields a list that in the end holds an entry for each program that XLA was given."""
-    before, found = len(COMPILES), []
+    before = len(COMPILES)
+    found: list[str] = []
     yield found
     found += [name for name in COMPILES[before:] if "backend_compile" in name]
 

@@ -141,7 +141,8 @@ class Game24Search:
         parents = jax.ShapeDtypeStruct((max(self.method.thoughts, 1),), jnp.int32)
         opened = self._open.trace(self.model, prompts, jax.random.key(0))
         also = (opened.lower(), self._fork.lower(opened.out_info[0], parents))
-        compile_search(self.method, self.model, *opened.out_info, self._options, also)
+        state, roots, keys = opened.out_info
+        compile_search(self.method, self.model, state, roots, keys, self._options, also)
 
     def search(
         self,
@@ -173,11 +174,14 @@ class Game24Search:
             if watch is not None:
                 watch(Snapshot(numbers, target, result))
 
-        opened = self._open(self.model, self._prompts(numbers, target), jax.random.key(seed))
+        prompts = self._prompts(numbers, target)
+        state, roots, keys = self._open(self.model, prompts, jax.random.key(seed))
         _, result = search_on_host(
             self.method,
             self.model,
-            *opened,
+            state,
+            roots,
+            keys,
             watch=show,
             time_limit=time_limit,
             options=self._options,

@@ -22,7 +22,7 @@ from dendrite_jax.search import (
     StepBeamConfig,
     Thoughts,
 )
-from dendrite_jax.search.share import counts
+from dendrite_jax.search.levels.share import counts
 from engine.generation_oracle import Stops
 from engine.programs import bigram, start
 from engine.sampling_oracle import Knobs

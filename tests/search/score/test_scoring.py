@@ -54,7 +54,7 @@ def thoughts(branch: np.ndarray | None = None) -> Thoughts:
 
 @jax.jit
 def score(scorer: Scorer, state: State, thoughts: Thoughts) -> Scored:
-    return scorer(MODEL, state, thoughts)
+    return as_scored(scorer(MODEL, state, thoughts), thoughts)
 
 
 def test_different_rows_have_different_keys() -> None:
@@ -204,7 +204,7 @@ def test_an_array_of_values_is_a_judgement() -> None:
             r"score gave a merge_key of shape \[3\]; it must be \[4\]",
         ),
         (
-            Scored(jnp.zeros(4), jnp.zeros(4, int), False),
+            Scored(jnp.zeros(4), jnp.zeros(4, int), jnp.zeros((), bool)),
             r"score gave a answer of shape \[\]; it must be \[4\]",
         ),
     ],
@@ -224,7 +224,8 @@ class Holder(Piece):
 
 def test_functions_of_a_piece_are_static_and_arrays_are_leaves() -> None:
     held = Holder(mean_loglikelihood, jnp.arange(3), AnswerTokens(sum_loglikelihood, jnp.ones(1)))
-    leaves, shape = jax.tree.flatten(held)
+    leaves, found = jax.tree.flatten(held)
+    shape: Any = found
     assert [leaf.shape for leaf in leaves] == [(3,), (1,)]
     again = jax.tree.unflatten(shape, leaves)
     assert again.function is mean_loglikelihood
