@@ -132,7 +132,7 @@ MUTANTS = (
         _STATE,
         "state.stale.at[shorter].set(True, mode",
         "state.stale.at[shorter].set(False, mode",
-        ("engine/test_rewind.py::test_a_stale_branch_has_no_logits_and_generates_nothing",),
+        ("engine/test_rewind.py::test_a_child_of_a_stale_branch_is_stale",),
     ),
     Mutant(
         "a rewound branch has the position after its last token",
@@ -146,7 +146,7 @@ MUTANTS = (
         "dendrite_jax/engine/constraint.py",
         "text_start = jnp.minimum(now.text_start, length)",
         "text_start = now.text_start",
-        ("engine/test_rewind.py::test_a_cut_text_is_continued_under_its_grammar",),
+        ("engine/test_rewind.py::test_a_text_that_is_cut_away_begins_anew_at_the_cut",),
     ),
     Mutant(
         "chunks of a prompt all begin where the first does",
@@ -160,7 +160,7 @@ MUTANTS = (
         _STEP,
         "last = jnp.maximum(count - 1, 0)",
         "last = jnp.full_like(count, hidden.shape[1] - 1)",
-        ("engine/test_prefill.py::test_the_next_logits_are_those_of_the_last_call",),
+        ("engine/test_prefill.py::test_chunks_of_any_size_give_what_one_shot_gives[16]",),
     ),
     Mutant(
         "the id after the vocabulary's last is taken",

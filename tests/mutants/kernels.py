@@ -62,10 +62,10 @@ MUTANTS = (
         _DECODE,
     ),
     Mutant(
-        "a block that lanes see partly is read as shared",
+        "blocks in which lanes differ are read as shared",
         "kernels/tree_attention/xla.py",
-        "whole = (jnp.arange(max_blocks) + 1) * block_size <= end[:, None]",
-        "whole = jnp.arange(max_blocks) * block_size < end[:, None]",
+        "same = whole & (table == table[jnp.argmax(sees)])",
+        "same = whole",
         ("kernels/test_tree_attention.py::test_the_columns_that_all_lanes_see_whole",),
     ),
     Mutant(
