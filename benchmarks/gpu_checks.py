@@ -60,9 +60,13 @@ class Called(NamedTuple):
 
 
 def options(extra: Sequence[str] = (), *, capture: bool = True) -> dict[str, str | int]:
-    """The project's compiler options, with more in command buffers or without any."""
+    """The project's compiler options, with more in command buffers or without any.
+
+    Nothing is tuned by timing, or two compilations could multiply by different algorithms.
+    """
     kinds = ",".join((str(LOOP_OPTIONS["xla_gpu_enable_command_buffer"]), *extra))
-    return LOOP_OPTIONS | {"xla_gpu_enable_command_buffer": kinds if capture else ""}
+    captured = {"xla_gpu_enable_command_buffer": kinds if capture else ""}
+    return LOOP_OPTIONS | captured | {"xla_gpu_autotune_level": 0}
 
 
 def prompts(case: Case) -> tuple[np.ndarray, np.ndarray]:

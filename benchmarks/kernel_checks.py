@@ -28,6 +28,7 @@ from dendrite_jax.benchmarks.harness.timing import PARALLEL
 from dendrite_jax.benchmarks.kernels.trees import Tree, random_tree
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GREEDY, GenerateConfig
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.kernels.copy_blocks import copy_blocks
 from dendrite_jax.kernels.linear import MAX_ROWS, Dense, linear, residual_linear, rms_norm
 from dendrite_jax.kernels.paged_prefill import paged_prefill
@@ -109,7 +110,7 @@ def _draft(seed: int, shapes: Any, dtype: str, parent: np.ndarray) -> tuple[Arra
 @cache
 def _pools(kv_heads: int, head_dim: int, dtype: str) -> tuple[Array, Array]:
     """Two layers of random keys and values."""
-    shape = (2, BLOCKS, kv_heads, 16, head_dim)
+    shape = (2, BLOCKS, kv_heads, BLOCK_SIZE, head_dim)
     keys = jax.random.split(jax.random.key(1))
     return jax.random.normal(keys[0], shape, dtype), jax.random.normal(keys[1], shape, dtype)
 
@@ -174,9 +175,8 @@ def verify_checks(count: int) -> Iterator[Check]:
 def _products(x: Array, weights: tuple[Array, ...], policy: KernelPolicy) -> Array:
     """Both products of a layer's second half, and the norm that follows them."""
     post_norm, gate_up, bias, down, next_norm = weights
-    gate_up, down = Dense(gate_up), Dense(down)
-    inner = linear(x, gate_up, norm=post_norm, bias=bias, swiglu=True, policy=policy)
-    y, normed = residual_linear(inner, x, down, next_norm=next_norm, policy=policy)
+    inner = linear(x, Dense(gate_up), norm=post_norm, bias=bias, swiglu=True, policy=policy)
+    y, normed = residual_linear(inner, x, Dense(down), next_norm=next_norm, policy=policy)
     return jnp.stack([y, rms_norm(y, next_norm, 1e-5) if normed is None else normed])
 
 

@@ -28,7 +28,7 @@ LOWEST = -1.0e30
 class Columns(NamedTuple):
     """Which columns of a table are read."""
 
-    count: Array  # i32[]
+    size: Array  # i32[], how many
     number: Callable[[Array], Array]  # from places in the list of them, i32[n], to columns i32[n]
 
 
@@ -87,7 +87,7 @@ def attend_columns(
         column = columns.number(place)
         block = jnp.take(table, column, axis=1, mode="fill", fill_value=-1)
         position = column[:, None] * block_size + jnp.arange(block_size)  # [width, block_size]
-        real = (place < columns.count) & (block >= 0)  # [rows, width]
+        real = (place < columns.size) & (block >= 0)  # [rows, width]
         first, end = (bound[:, :, None, None] for bound in visible)
         seen = (first <= position) & (position < end) & real[:, None, :, None]
         block = jnp.maximum(block, 0)
@@ -103,7 +103,7 @@ def attend_columns(
     if width == table.shape[1]:
         softmax = turn(jnp.int32(0), softmax)
     else:
-        turns = largest_mapped(-(-columns.count // width))
+        turns = largest_mapped(-(-columns.size // width))
         softmax = jax.lax.fori_loop(0, turns, turn, softmax)
     peak, total, acc = softmax
     filled = jnp.where(total > 0, total, 1.0)

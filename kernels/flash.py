@@ -9,6 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
+
+BLOCK = tl.constexpr(BLOCK_SIZE)
+"""Tokens in a block, for kernels."""
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 LOWEST = tl.constexpr(-1.0e30)

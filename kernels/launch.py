@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.kernels.dispatch import UnsupportedError
 
-BLOCK_SIZE = 16
-"""Tokens in a block of the pool that the Triton kernels read."""
 HEAD_DIMS = (64, 96, 128, 256)
 """Elements of a head that the attention kernels were written for."""
 DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
@@ -36,6 +35,18 @@ def check_pool(num_heads: int, k_pool: Array) -> None:
         raise ValueError(f"{num_heads} heads are not a multiple of {num_kv_heads} kv heads")
 
 
+def in_order(kernel: Any, **operands: Array | int | None) -> tuple[Array | int | None, ...]:
+    """A kernel's operands in the order of its leading parameters.
+
+    Raises:
+      TypeError: they are not those parameters.
+    """
+    names = kernel.arg_names[: len(operands)]
+    if set(names) != set(operands):
+        raise TypeError(f"operands {sorted(operands)} are not the kernel's first, {names}")
+    return tuple(operands[name] for name in names)
+
+
 def launch(
     *operands: Array | int | None,
     kernel: Any,
@@ -49,8 +60,8 @@ def launch(
     """Calls a Triton kernel on a CUDA device, as part of the surrounding jit.
 
     Args:
-      operands: the kernel's leading parameters in order: arrays, integers, or None for an absent
-        array. Pointers to the outputs follow them in the kernel's signature.
+      operands: the kernel's leading parameters (see `in_order`): arrays, integers, or None for an
+        absent array. Pointers to the outputs follow them in the kernel's signature.
       kernel: a `triton.jit` function.
       grid: programs along up to three axes.
       out_type: a `jax.ShapeDtypeStruct` or a tuple of them.

@@ -24,6 +24,7 @@ from dendrite_jax.benchmarks.harness.shapes import (
 )
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import GREEDY, GenerateConfig, State
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.models import Decoder
 from dendrite_jax.serving.compilation import loop_options
 
@@ -82,7 +83,7 @@ def show(result: dict[str, Any]) -> None:
 def _measure(
     model: Decoder, batch: int, context: int, new_tokens: int, bandwidth: float
 ) -> dict[str, Any]:
-    prompt_blocks, new_blocks = -(-context // 16), -(-new_tokens // 16) + 1
+    prompt_blocks, new_blocks = -(-context // BLOCK_SIZE), -(-new_tokens // BLOCK_SIZE) + 1
     config = CacheConfig(
         num_blocks=batch * (prompt_blocks + new_blocks),
         num_slots=2 * batch,

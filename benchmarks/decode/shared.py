@@ -24,6 +24,7 @@ from dendrite_jax.benchmarks.harness.shapes import (
 )
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.engine import State
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.models import Decoder
 
 REPEATS = 7
@@ -52,7 +53,7 @@ def run(
     model = random_model(shape, default_dtype())
     most = max(branches)
     config = CacheConfig(
-        num_blocks=-(-context // 16) + (2 * most + 1) * (-(-new_tokens // 16) + 1),
+        num_blocks=-(-context // BLOCK_SIZE) + (2 * most + 1) * (-(-new_tokens // BLOCK_SIZE) + 1),
         num_slots=2 * most + 1,
         max_context=context + new_tokens,
     )
@@ -122,7 +123,7 @@ def _branches(
 
 def _unshared(model: Decoder, count: int, context: int, new_tokens: int) -> dict[str, Any]:
     """Decode of branches with a prompt each."""
-    per_branch = -(-(context + new_tokens) // 16) + 1
+    per_branch = -(-(context + new_tokens) // BLOCK_SIZE) + 1
     config = CacheConfig(count * per_branch, 2 * count, context + new_tokens)
     state, _, roots = decode.prompts(model, config, count, context)
     state, seconds = decode.while_loop_seconds(model, state, roots, new_tokens)

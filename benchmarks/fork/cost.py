@@ -18,6 +18,7 @@ from dendrite_jax.benchmarks.harness.counts import check_counts
 from dendrite_jax.benchmarks.harness.shapes import default_dtype, default_shape, random_model
 from dendrite_jax.cache import CacheConfig, LayerGroup
 from dendrite_jax.engine import State
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.models import Decoder
 
 CONTEXTS = (1024, 4096, 16384, 65536, 131072)
@@ -61,7 +62,7 @@ def _context_rows(
     model: Decoder, context: int, floor: float, peer: dict[int, float | None]
 ) -> list[dict[str, Any]]:
     config = CacheConfig(
-        num_blocks=context // 16 + 2 * max(CHILDREN) + 2,
+        num_blocks=context // BLOCK_SIZE + 2 * max(CHILDREN) + 2,
         num_slots=max(CHILDREN) + 1,
         max_context=context + 32,
     )
@@ -92,7 +93,7 @@ def _context_rows(
                 "ratio_to_empty": time_fork / floor,
                 "bytes_per_child": _row_bytes(state),
                 "bytes_after_divergence": _row_bytes(state) + _block_bytes(model),
-                "prefix_bytes": context // 16 * _block_bytes(model),
+                "prefix_bytes": context // BLOCK_SIZE * _block_bytes(model),
                 "first_divergent_token_us": 1e6 * diverged.first,
                 "next_token_us": 1e6 * diverged.next,
                 "copy_per_child_us": 1e6 * copied,
@@ -146,7 +147,7 @@ def _divergence(model: Decoder, state: State, root: int) -> tuple[State, _Diverg
 
 def _copy_seconds(state: State, context: int) -> float:
     """Copying the keys and values of the prefix once, as one branch of a dense cache would."""
-    blocks = context // 16
+    blocks = context // BLOCK_SIZE
 
     @jax.jit
     def duplicate(groups: tuple[LayerGroup, ...]) -> list[jax.Array]:

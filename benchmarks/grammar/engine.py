@@ -21,6 +21,7 @@ from dendrite_jax.grammar import (
     GrammarCompiler,
     stack,
 )
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 from dendrite_jax.serving.compilation import loop_options
 
@@ -120,7 +121,7 @@ def tokens_per_step(compiler: GrammarCompiler, table: CompiledGrammar, texts: in
 @partial(jax.jit, static_argnums=1)
 def _opened(model: CheapModel, lanes: int, seed: jax.Array | int = 0) -> tuple[State, jax.Array]:
     """A state with a one-token branch for each lane."""
-    state = engine.init(model, CacheConfig(lanes * MAX_CONTEXT // 16, lanes, MAX_CONTEXT))
+    state = engine.init(model, CacheConfig(lanes * MAX_CONTEXT // BLOCK_SIZE, lanes, MAX_CONTEXT))
     state, ids = engine.open_branches(state, jax.random.split(jax.random.key(seed), lanes))
     tokens, count = jnp.zeros((lanes, 1), jnp.int32), jnp.ones(lanes, jnp.int32)
     state, _ = engine.prefill(model, state, ids, tokens, count)

@@ -18,7 +18,8 @@ import numpy as np
 
 from dendrite_jax.benchmarks.harness.peer_process import answer, arguments, run_peer
 from dendrite_jax.benchmarks.kernels.tree import HEAD_DIM, num_layers
-from dendrite_jax.benchmarks.kernels.trees import BLOCK, TREES, Tree
+from dendrite_jax.benchmarks.kernels.trees import TREES, Tree
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 
 
 def measure(heads: list[tuple[int, int]], own_choice: bool) -> dict[str, Any] | None:
@@ -94,10 +95,10 @@ def _wrappers(tree: Tree, heads: int, kv_heads: int, own_choice: bool) -> Iterat
     import torch
 
     workspace = torch.zeros(512 << 20, dtype=torch.uint8, device="cuda")
-    held = -(-tree.length // BLOCK)
+    held = -(-tree.length // BLOCK_SIZE)
     order = np.lexsort(tree.table.T[::-1])
     table, held, length = tree.table[order], held[order], tree.length[order]
-    last = torch.tensor(length - (held - 1) * BLOCK, dtype=torch.int32)
+    last = torch.tensor(length - (held - 1) * BLOCK_SIZE, dtype=torch.int32)
     options = {"q_data_type": torch.bfloat16, "kv_data_type": torch.bfloat16}
 
     def indptr(lists: list[list[int]]) -> Any:
@@ -115,13 +116,22 @@ def _wrappers(tree: Tree, heads: int, kv_heads: int, own_choice: bool) -> Iterat
             mode,
             wrapper,
             lambda wrapper=wrapper: wrapper.plan(
-                indptr(rows), pages(rows).cuda(), last, heads, kv_heads, HEAD_DIM, BLOCK, **options
+                indptr(rows),
+                pages(rows).cuda(),
+                last,
+                heads,
+                kv_heads,
+                HEAD_DIM,
+                BLOCK_SIZE,
+                **options,
             ),
         )
     levels = cascade_levels(table, held)
     if len(levels) == 1:
         return
-    lasts = [torch.full((len(level.pages),), BLOCK, dtype=torch.int32) for level in levels[:-1]]
+    lasts = [
+        torch.full((len(level.pages),), BLOCK_SIZE, dtype=torch.int32) for level in levels[:-1]
+    ]
     plan_arguments = (
         [torch.tensor(level.lanes, dtype=torch.int32).cuda() for level in levels],
         [indptr(level.pages).cuda() for level in levels],
@@ -139,7 +149,7 @@ def _wrappers(tree: Tree, heads: int, kv_heads: int, own_choice: bool) -> Iterat
             mode,
             wrapper,
             lambda wrapper=wrapper: wrapper.plan(
-                *plan_arguments, heads, kv_heads, HEAD_DIM, BLOCK, **options
+                *plan_arguments, heads, kv_heads, HEAD_DIM, BLOCK_SIZE, **options
             ),
         )
 
@@ -207,7 +217,7 @@ def _run(heads: list[list[int]], own_choice: bool) -> dict[str, Any]:
         for name, make in TREES.items():
             tree = make()
             count = num_layers(tree, kv_heads)
-            shape = (tree.num_blocks, 2, BLOCK, kv_heads, HEAD_DIM)
+            shape = (tree.num_blocks, 2, BLOCK_SIZE, kv_heads, HEAD_DIM)
             caches = [torch.randn(shape, dtype=torch.bfloat16, device="cuda") for _ in range(count)]
             q = torch.randn(
                 len(tree.length), num_heads, HEAD_DIM, dtype=torch.bfloat16, device="cuda"

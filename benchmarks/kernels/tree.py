@@ -21,6 +21,7 @@ from dendrite_jax.benchmarks.harness.timing import (
     seconds_per_turn,
 )
 from dendrite_jax.benchmarks.kernels.trees import TREES, Tree
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.kernels.tree_attention import make_plan, reference, tree_attention
 from dendrite_jax.kernels.tree_attention.plan import Plan
 
@@ -30,7 +31,7 @@ HEAD_DIM = 128
 
 def _operands(tree: Tree, heads: int, kv_heads: int) -> tuple[Any, ...]:
     """q, pools with enough layers to rotate over, table and length; bfloat16."""
-    shape = (num_layers(tree, kv_heads), tree.num_blocks, kv_heads, 16, HEAD_DIM)
+    shape = (num_layers(tree, kv_heads), tree.num_blocks, kv_heads, BLOCK_SIZE, HEAD_DIM)
     keys = jax.random.split(jax.random.key(0), 3)
     draw = jax.jit(partial(jax.random.normal, dtype=jnp.bfloat16), static_argnums=1)
     q = draw(keys[0], (len(tree.length), heads, HEAD_DIM))
@@ -40,7 +41,7 @@ def _operands(tree: Tree, heads: int, kv_heads: int) -> tuple[Any, ...]:
 
 def unique_bytes(tree: Tree, kv_heads: int) -> int:
     """Bytes of keys and values that a layer must read at least once."""
-    return len(tree.unique_blocks()) * 2 * kv_heads * 16 * HEAD_DIM * 2
+    return len(tree.unique_blocks()) * 2 * kv_heads * BLOCK_SIZE * HEAD_DIM * 2
 
 
 def num_layers(tree: Tree, kv_heads: int) -> int:

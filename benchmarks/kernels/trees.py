@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 16
-"""Tokens a block."""
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 
 
 @dataclass
@@ -21,7 +20,7 @@ class Tree:
 
     def unique_blocks(self) -> set[int]:
         """The blocks that hold a token of some lane."""
-        held = -(-self.length // BLOCK)
+        held = -(-self.length // BLOCK_SIZE)
         return {int(b) for row, n in zip(self.table, held, strict=True) for b in row[:n]}
 
     def padded(self, max_blocks: int, num_blocks: int) -> Tree:
@@ -55,7 +54,7 @@ def random_tree(rng: np.random.Generator, lanes: int, max_tokens: int, idle: flo
         if leaves and rng.random() < 0.9:
             blocks, length = leaves[rng.integers(len(leaves))]
             length = int(rng.integers(0, length + 1))
-            blocks = blocks[: -(-length // BLOCK)]
+            blocks = blocks[: -(-length // BLOCK_SIZE)]
         leaves.append(grower.grow(blocks, length, int(rng.integers(0, max_tokens + 1))))
     tree = _finish(leaves, grower.used, rng)
     tree.length = np.where(rng.random(lanes) < idle, 0, tree.length).astype(np.int32)
@@ -103,9 +102,9 @@ class _Grower:
     def grow(self, blocks: tuple[int, ...], length: int, more: int) -> tuple[tuple[int, ...], int]:
         """A branch with `more` tokens; a partly filled last block is copied before the write."""
         new = list(blocks)
-        if more and length % BLOCK:
+        if more and length % BLOCK_SIZE:
             new[-1] = self._fresh()
-        while len(new) * BLOCK < length + more:
+        while len(new) * BLOCK_SIZE < length + more:
             new.append(self._fresh())
         return tuple(new), length + more
 

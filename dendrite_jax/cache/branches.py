@@ -56,18 +56,20 @@ def fork(
     Returns:
       The cache and i32[n] child ids; NO_BRANCH for an idle lane and for a refused one (parent not
       alive, slot in use, no slot left, more tokens than the parent holds), which raises a misuse
-      flag and changes nothing else. A child of a flagged branch is flagged.
+      flag and changes nothing else. A child of all of a flagged branch is flagged, one of a part
+      is not.
     """
     slots = cache.num_slots
     named = parents >= 0
     parent = jnp.clip(parents, 0, slots - 1)
     valid = named & (parents < slots) & cache.alive[parent]
     misuse = jnp.where(jnp.any(named & ~valid), UNKNOWN_BRANCH, 0)
-    rows, kept = cache.table[parent], cache.length[parent]
+    rows, kept, error = cache.table[parent], cache.length[parent], cache.error[parent]
     if length is not None:
         in_range = (length >= 0) & (length <= kept)
         misuse |= jnp.where(jnp.any(valid & ~in_range), BAD_LENGTH, 0)
         valid &= in_range
+        error = jnp.where(length < kept, 0, error)
         kept = length
         rows = jnp.where(_covers(cache, kept), rows, NO_BLOCK)
     if children is None:
@@ -83,7 +85,7 @@ def fork(
             table=cache.table.at[child].set(rows, mode="drop"),
             length=cache.length.at[child].set(kept, mode="drop"),
             alive=cache.alive.at[child].set(True, mode="drop"),
-            error=cache.error.at[child].set(cache.error[parent], mode="drop"),
+            error=cache.error.at[child].set(error, mode="drop"),
             misuse=cache.misuse | misuse | slot_misuse,
             ledger=cache.ledger.add(forks=jnp.sum(made), reused=inherited),
         ),
@@ -95,7 +97,8 @@ def truncate(cache: Cache, branch_ids: Array, lengths: Array) -> tuple[Cache, Ar
     """Gives the last tokens of branches back, and the blocks that held nothing else.
 
     The next append writes where the cut is, also in the middle of a block: if others hold that
-    block, `append` copies it first. A flagged branch stays flagged.
+    block, `append` copies it first. A branch that has become shorter is flagged no more: what
+    stopped it was at its end.
 
     Args:
       cache: the cache; donate it under jit.
@@ -107,7 +110,8 @@ def truncate(cache: Cache, branch_ids: Array, lengths: Array) -> tuple[Cache, Ar
       all and raises a misuse flag.
     """
     lanes = check_lanes(cache, branch_ids)
-    in_range = (lengths >= 0) & (lengths <= cache.length[lanes.slot])
+    held = cache.length[lanes.slot]
+    in_range = (lengths >= 0) & (lengths <= held)
     cut = lanes.valid & in_range
     misuse = lanes.misuse | jnp.where(jnp.any(lanes.valid & ~in_range), BAD_LENGTH, 0)
     rows, keeps = cache.table[lanes.slot], _covers(cache, lengths)
@@ -118,6 +122,9 @@ def truncate(cache: Cache, branch_ids: Array, lengths: Array) -> tuple[Cache, Ar
             pool=_count_holders(cache, given_back, -1),
             table=cache.table.at[slot].set(jnp.where(keeps, rows, NO_BLOCK), mode="drop"),
             length=cache.length.at[slot].set(lengths, mode="drop"),
+            error=cache.error.at[jnp.where(lengths < held, slot, cache.num_slots)].set(
+                0, mode="drop"
+            ),
             misuse=cache.misuse | misuse,
         ),
         cut,

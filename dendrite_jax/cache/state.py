@@ -13,6 +13,7 @@ from jax import Array
 from dendrite_jax.cache.array_struct import ArrayStruct
 from dendrite_jax.cache.codec import Codec, KVShape, LayerGroup, identity_codecs
 from dendrite_jax.cache.ledger import Ledger
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.kernels.policy import DEFAULT_POLICY, KernelPolicy
 
 NO_BLOCK = -1
@@ -24,7 +25,7 @@ GUARD_COUNT = 1 << 30
 GUARD_VALUE = 77
 """What guard blocks hold: as their dtype rounds it: no plausible key or token run."""
 
-# Sticky flags of one branch; a flagged branch takes no more tokens.
+# Flags of one branch, which takes no more tokens until it is cut or its want is met (`resize`).
 OUT_OF_BLOCKS = 1
 CONTEXT_FULL = 2
 BAD_TOKEN = 4
@@ -56,7 +57,7 @@ class CacheConfig:
     num_blocks: int
     num_slots: int
     max_context: int
-    block_size: int = 16
+    block_size: int = BLOCK_SIZE
     debug: bool = False
 
     def __post_init__(self) -> None:

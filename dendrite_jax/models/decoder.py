@@ -128,7 +128,10 @@ class Decoder(struct.PyTreeNode):
     @property
     def _unembedding(self) -> Weight:
         """[vocab, hidden]; the embedding itself when tied."""
-        return self.params["lm_head"] if "lm_head" in self.params else Dense(self.params["embed"])
+        if "lm_head" not in self.params:
+            return Dense(self.params["embed"])
+        lm_head: Weight = self.params["lm_head"]
+        return lm_head
 
     def plan(
         self, pool: KVPool, table: Array, length: Array, previous: tuple[Plan, ...] | None = None

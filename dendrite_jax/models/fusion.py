@@ -91,15 +91,15 @@ class Linear:
 
     def __call__(self, x: Normed, *, swiglu: bool = False) -> Array:
         """[rows, outputs]: the product, with the norm before it if that is not made."""
-        fused = {"norm": x.norm.weight, "eps": x.norm.eps} if x.made is None else {}
         return linear(
             x.x if x.made is None else x.made,
             self.weight,
+            norm=x.norm.weight if x.made is None else None,
+            eps=x.norm.eps,
             bias=self.bias,
             swiglu=swiglu,
             prefetch=self.ahead,
             policy=self.policy,
-            **fused,
         )
 
 

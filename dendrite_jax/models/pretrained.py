@@ -117,8 +117,8 @@ def _with_output(
 ) -> tuple[Param, ...]:
     """The layout of a tied model whose checkpoint has an output matrix all the same."""
     if EMBEDDING not in checkpoint:
-        (embedding,) = layout[0].parts
-        return (replace(layout[0], parts=(replace(embedding, name=OUTPUT),)), *layout[1:])
+        renamed = tuple(replace(part, name=OUTPUT) for part in layout[0].parts)
+        return (replace(layout[0], parts=renamed), *layout[1:])
     untied = param_layout(replace(config, tie_word_embeddings=False))
     parts = {part.name: part.shape for param in untied for part in param.parts}
     embedding, output = (checkpoint.tensor(name, parts[name]) for name in (EMBEDDING, OUTPUT))

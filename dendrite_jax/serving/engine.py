@@ -100,7 +100,7 @@ class Engine:
           ValueError: a capacity is out of its range.
         """
         if max_context is None:
-            max_context = min(DEFAULT_CONTEXT, model.max_position)
+            max_context = min(DEFAULT_CONTEXT, model.max_position or DEFAULT_CONTEXT)
         self.model = model
         self.tokenizer = tokenizer
         # Checks the capacities that the number of blocks is worked out from.

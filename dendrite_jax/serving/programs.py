@@ -1,7 +1,7 @@
 """The engine's functions compiled, once a process: what is static in each is said here alone.
 
 Static, so that another value is another program, are the shapes of all arrays and
-  `init`: config
+  `init`: config, allow_longer_context
   `prefill`: chunk
   `generate`: config (the capacity; limits, stop tokens, sampling and rounds are data)
 and which optional fields are None. `lane_bucket` and `length_bucket` round shapes to a few.

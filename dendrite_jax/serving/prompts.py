@@ -53,6 +53,7 @@ def start(
     memory_fraction: float = 0.5,
     block_size: int = 16,
     debug: bool = False,
+    allow_longer_context: bool = False,
 ) -> Started:
     """Makes a state with room for a method, and runs prompts through the model.
 
@@ -72,6 +73,7 @@ def start(
       memory_fraction: see num_blocks.
       block_size: tokens a block.
       debug: see `CacheConfig`.
+      allow_longer_context: lets prompts and new tokens go beyond the model's `max_position`.
 
     Raises:
       PromptError: no prompt, or one that is empty, not of this vocabulary or no Unicode.
@@ -100,7 +102,7 @@ def start(
         block_size=block_size,
         debug=debug,
     )
-    state = compiled().init(model, config=config)
+    state = compiled().init(model, config=config, allow_longer_context=allow_longer_context)
     numbers = np.zeros(lane_bucket(len(rows)), np.int32)
     numbers[: len(rows)] = range(len(rows))
     words = np.asarray(host_programs().root_keys(np.uint32(seed), numbers))

@@ -19,6 +19,12 @@ def copy_kernel(
 ):
     """Copies SIZE elements of a block of both pools in place, unless its destination is `limit`
     or more.
+
+    Grid: (copies, layers).
+
+    Operands:
+      k_pool, v_pool: [layers, num_blocks, ...], SIZE elements a block.
+      source, destination: i32[copies].
     """
     number = tl.program_id(0)
     to = tl.load(destination + number)

@@ -23,7 +23,7 @@ class Weight(Protocol):
         """The array that takes most of the bytes, rows first; what a kernel before prefetches."""
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, ...]:
         """[outputs, depth] of the matrix that it stands for."""
 
     @property

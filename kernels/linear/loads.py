@@ -7,6 +7,8 @@ there is no element. Every weight is read once a product, so nothing keeps it in
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -26,7 +28,7 @@ def dense_tile(values, rows, columns, kept, K: tl.constexpr):
     return tile
 
 
-_TILES = {Dense: dense_tile}
+_TILES: dict[type[Any], triton.JITFunction] = {Dense: dense_tile}
 
 
 def tile_of(weight: Weight) -> triton.JITFunction:

@@ -9,7 +9,14 @@ from jax import Array
 from jax.custom_batching import custom_vmap
 
 from dendrite_jax.kernels.batching import fold, fold_cache, refuse_batched, traced_layer, unfold
-from dendrite_jax.kernels.launch import array_type, check_pool, launch, layer_operand, power_of_two
+from dendrite_jax.kernels.launch import (
+    array_type,
+    check_pool,
+    in_order,
+    launch,
+    layer_operand,
+    power_of_two,
+)
 from dendrite_jax.kernels.paged_prefill import triton as kernels
 from dendrite_jax.kernels.paged_prefill.shapes import PrefillTiles, prefill_tiles
 
@@ -99,15 +106,18 @@ def _launch(
     group = heads // kv_heads
     layer_block, layer_traced = layer_operand(layer, num_blocks)
     return launch(
-        q.astype(k_pool.dtype),
-        k_pool,
-        v_pool,
-        table,
-        start,
-        held,
-        layer_block,
-        queries,
-        table.shape[1],
+        *in_order(
+            kernels.prefill_kernel,
+            q=q.astype(k_pool.dtype),
+            k_pool=k_pool,
+            v_pool=v_pool,
+            table=table,
+            start=start,
+            held=held,
+            layer_block=layer_block,
+            num_queries=queries,
+            max_blocks=table.shape[1],
+        ),
         kernel=kernels.prefill_kernel,
         grid=(-(-queries * group // tiles.rows), kv_heads, rows),
         out_type=(

@@ -10,14 +10,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dendrite_jax.kernels.flash import LN2, LOWEST, UNSEEN, add_keys, scaled
+from dendrite_jax.kernels.flash import BLOCK, LN2, LOWEST, UNSEEN, add_keys, scaled
 
 
 @triton.jit
 def _blocks(table, at, end, KEYS: tl.constexpr):
     """Blocks of the KEYS keys from position `at`, one value a key; 0 from position `end` on."""
     position = at + tl.arange(0, KEYS)
-    return tl.load(table + position // 16, mask=position < end, other=0)
+    return tl.load(table + position // BLOCK, mask=position < end, other=0)
 
 
 @triton.jit
@@ -47,7 +47,17 @@ def prefill_kernel(
 ):
     """Attention of ROWS rows (queries times group members) of one branch and kv head.
 
-    The tiles with the most keys start first. A row's `held` tokens bound what it reads.
+    Grid: (tiles of rows, KV_HEADS, branches). The tiles with the most keys start first.
+
+    Operands:
+      q, out: [branches, num_queries, KV_HEADS * G, D].
+      k_pool, v_pool: [layers, blocks, KV_HEADS, BLOCK, D].
+      table: i32[branches, max_blocks].
+      start: i32[branches], the first query's position.
+      held: i32[branches], the tokens of a branch, which bound what it reads.
+      layer_block: the layer's first block among those of all layers, an integer or, if
+        LAYER_TRACED, a pointer to it.
+      lse: f32[branches, num_queries, KV_HEADS * G].
     """
     if LAYER_TRACED:
         layer_block = tl.load(layer_block)
@@ -79,7 +89,7 @@ def prefill_kernel(
     block = _blocks(table, begin, end, KEYS)
     for at in range(begin, end, KEYS):
         here = at + keys
-        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + keys % 16
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * BLOCK + keys % BLOCK
         kv_at = key_row[:, None] * D + d[None, :]
         inside = (here < end)[:, None] & (d < D)[None, :]
         next_block = _blocks(table, at + KEYS, end, KEYS)

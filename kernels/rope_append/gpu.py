@@ -16,7 +16,7 @@ from dendrite_jax.kernels.batching import (
     traced_layer,
     unfold,
 )
-from dendrite_jax.kernels.launch import array_type, launch, layer_operand, power_of_two
+from dendrite_jax.kernels.launch import array_type, in_order, launch, layer_operand, power_of_two
 from dendrite_jax.kernels.rope_append import triton as kernels
 
 HEAD_TILE = 8
@@ -107,15 +107,20 @@ def _launch(
     heads = width // head_dim - 2 * kv_heads
     layer_block, layer_traced = layer_operand(layer, num_blocks)
     return launch(
-        k_pool,
-        v_pool,
-        qkv,
-        *rope,
-        *norms,
-        block,
-        offset,
-        limit,
-        layer_block,
+        *in_order(
+            kernels.rope_append_kernel,
+            k_pool=k_pool,
+            v_pool=v_pool,
+            qkv=qkv,
+            cos=rope[0],
+            sin=rope[1],
+            q_norm=norms[0],
+            k_norm=norms[1],
+            block=block,
+            offset=offset,
+            limit=limit,
+            layer_block=layer_block,
+        ),
         kernel=kernels.rope_append_kernel,
         grid=(lanes * tokens, -(-(heads + 2 * kv_heads) // HEAD_TILE)),
         out_type=(

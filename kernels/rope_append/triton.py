@@ -46,6 +46,17 @@ def rope_append_kernel(
 ):
     """Writes heads of one token: to `queries`, or in place to a pool at `layer_block` + block.
 
+    Grid: (tokens of all lanes, tiles of HEAD_TILE heads of queries, keys and values).
+
+    Operands:
+      k_pool, v_pool: [layers, blocks, KV_HEADS, BLOCK_SIZE, D].
+      qkv: [tokens, HEADS + 2 * KV_HEADS, D].
+      cos, sin: f32[tokens, D / 2].
+      q_norm, k_norm: [D], or None.
+      block, offset: i32[tokens].
+      layer_block: an integer or, if LAYER_TRACED, a pointer to it.
+      queries: [tokens, HEADS, D].
+
     A block of `limit` or more is none. HALF is the power of two that holds D / 2; HEAD_TILE is how
     many heads a program takes.
     """

@@ -17,9 +17,17 @@ from dendrite_jax.kernels.batching import (
     unfold,
 )
 from dendrite_jax.kernels.dispatch import UnsupportedError
-from dendrite_jax.kernels.launch import array_type, check_pool, launch, layer_operand, power_of_two
+from dendrite_jax.kernels.launch import (
+    array_type,
+    check_pool,
+    in_order,
+    launch,
+    layer_operand,
+    power_of_two,
+)
 from dendrite_jax.kernels.tree_attention import triton as kernels
-from dendrite_jax.kernels.tree_attention.plan import MAX_COLUMNS, Plan, build_plan, tile_counts
+from dendrite_jax.kernels.tree_attention.entries import MAX_COLUMNS
+from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles, tree_tiles
 from dendrite_jax.kernels.tree_attention.triton_merge import merge_kernel
 
@@ -152,23 +160,26 @@ def _launch(
         "NARROW_ROWS": tiles.narrow_rows,
     }
     partial_out, partial_lse = launch(
-        q.astype(k_pool.dtype),
-        k_pool,
-        v_pool,
-        plan.order,
-        length[plan.order],
-        plan.entry_block,
-        plan.entry_info,
-        plan.work_start,
-        plan.work_tile,
-        plan.work_stop,
-        plan.tile_start,
-        plan.tile_full,
-        plan.period,
-        lanes,
-        wide_tiles,
-        narrow_base,
-        layer_block,
+        *in_order(
+            kernels.partial_kernel,
+            q=q.astype(k_pool.dtype),
+            k_pool=k_pool,
+            v_pool=v_pool,
+            order=plan.order,
+            lengths=length[plan.order],
+            entry_block=plan.entry_block,
+            entry_info=plan.entry_info,
+            work_start=plan.work_start,
+            work_tile=plan.work_tile,
+            work_stop=plan.work_stop,
+            tile_start=plan.tile_start,
+            tile_full=plan.tile_full,
+            period=plan.period,
+            lanes=lanes,
+            wide_tiles=wide_tiles,
+            narrow_base=narrow_base,
+            layer_block=layer_block,
+        ),
         kernel=kernels.partial_kernel,
         grid=(workers * num_kv_heads,),
         out_type=(
@@ -188,14 +199,17 @@ def _launch(
         **cut,
     )
     return launch(
-        partial_out,
-        partial_lse,
-        plan.order,
-        plan.tile_worker,
-        plan.tile_pieces,
-        lanes,
-        wide_tiles,
-        narrow_base,
+        *in_order(
+            merge_kernel,
+            partial_out=partial_out,
+            partial_lse=partial_lse,
+            order=plan.order,
+            tile_worker=plan.tile_worker,
+            tile_pieces=plan.tile_pieces,
+            lanes=lanes,
+            wide_tiles=wide_tiles,
+            narrow_base=narrow_base,
+        ),
         kernel=merge_kernel,
         grid=(narrow_tiles * tiles.narrow_rows // tiles.merge_rows, num_kv_heads),
         out_type=(

@@ -20,12 +20,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 from dendrite_jax.kernels.describe import describe
-from dendrite_jax.kernels.launch import BLOCK_SIZE
+from dendrite_jax.kernels.tree_attention.entries import pack
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles
 
-MAX_COLUMNS = 1 << 15
-"""Most columns of a table: an entry has 15 bits for its column."""
 LIMITS = 64
 """Limits of a share's cost that are tried."""
 TILES_UNROLLED = 8
@@ -57,7 +56,7 @@ class Plan:
     table: Array  # i32[lanes, max_blocks], what it was made for, −1 past a lane's last block
     order: Array  # i32[lanes], the lane at each place of the depth-first order
     entry_block: Array  # i32[entries], physical block
-    entry_info: Array  # i32[entries], column << 16 | first lane of the tile << 8 | end lane
+    entry_info: Array  # i32[entries], its column and lanes, see entries.py
     work_start: Array  # i32[workers + 1], first entry of each worker
     work_tile: Array  # i32[workers], tile of that entry
     work_stop: Array  # i32[workers], end of the worker's share of that tile
@@ -178,7 +177,7 @@ def _list_entries(
     tile_lane = lane // size * size
     end = _first_lane_beyond(shared, lane, column)
     end = jnp.minimum(end - tile_lane, size)
-    info = column << 16 | (lane - tile_lane) << 8 | end
+    info = pack(column, lane - tile_lane, end)
     block = table[lane, jnp.clip(column, 0, max_blocks - 1)]
     return jnp.where(listed, block, 0), jnp.where(listed, info, 0).astype(jnp.int32)
 

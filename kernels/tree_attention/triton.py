@@ -15,15 +15,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dendrite_jax.kernels.flash import LOWEST, UNSEEN, add_keys, scaled
+from dendrite_jax.kernels.flash import BLOCK, LOWEST, UNSEEN, add_keys, scaled
+from dendrite_jax.kernels.tree_attention.entries import unpack
+
+_unpack = triton.jit(unpack)
 
 
 @triton.jit
 def _visible(info, offset, lane, length, window: tl.constexpr):
     """Whether a row's lane reads a key: info and offset are keys', lane and length rows'."""
-    first = (info >> 8) & 0xFF
-    end = info & 0xFF
-    position = (info >> 16) * 16 + offset
+    column, first, end = _unpack(info)
+    position = column * BLOCK + offset
     seen = (lane >= first) & (lane < end) & (position < length)
     if window > 0:
         seen = seen & (position >= length - window)
@@ -48,7 +50,7 @@ def _listed(entry_block, entry_info, entry, stop, KEYS: tl.constexpr):
     Tiles carry them from one iteration to the next, so that the address of a key never waits for
     a load of the same iteration, which would drain the pipeline of loads.
     """
-    item = entry + tl.arange(0, KEYS) // 16
+    item = entry + tl.arange(0, KEYS) // BLOCK
     listed = item < stop
     block = tl.load(entry_block + item, mask=listed, other=0)
     info = tl.load(entry_info + item, mask=listed, other=0)
@@ -96,12 +98,12 @@ def _wide_tile(
     `period` as `elapsed` does, the blocks that the program has been through before.
     """
     keys = tl.arange(0, KEYS)
-    offset = keys % 16
+    offset = keys % BLOCK
     full = tl.minimum(tl.load(tile_full + tile), stop) - entry
-    middle = entry + tl.maximum(full, 0) // (KEYS // 16) * (KEYS // 16)
+    middle = entry + tl.maximum(full, 0) // (KEYS // BLOCK) * (KEYS // BLOCK)
     every = tl.load(period)
     column = entry - tl.load(tile_start + tile)
-    turn = (elapsed // (KEYS // 16) * (KEYS // 16) + every - column % every) % every
+    turn = (elapsed // (KEYS // BLOCK) * (KEYS // BLOCK) + every - column % every) % every
     turn = tl.where(turn < middle - entry, turn, 0)
     block, info = _listed(entry_block, entry_info, entry + turn, stop, KEYS)
     rows = tl.arange(0, ROWS)
@@ -115,11 +117,11 @@ def _wide_tile(
     peak = tl.full([ROWS], LOWEST, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, DIM], tl.float32)
-    for at in range(entry, stop, KEYS // 16):
-        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
+    for at in range(entry, stop, KEYS // BLOCK):
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * BLOCK + offset
         kv_at = key_row[:, None] * D + d[None, :]
-        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
-        following = at + KEYS // 16
+        inside = (at + keys // BLOCK < stop)[:, None] & (d < D)[None, :]
+        following = at + KEYS // BLOCK
         turned = following + turn
         turned = tl.where(turned < middle, turned, turned - (middle - entry))
         following = tl.where(following < middle, turned, following)
@@ -183,13 +185,13 @@ def _narrow_tile(
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([DIM, ROWS], tl.float32)
     keys = tl.arange(0, KEYS)
-    offset = keys % 16
+    offset = keys % BLOCK
     block, info = _listed(entry_block, entry_info, entry, stop, KEYS)
-    for at in range(entry, stop, KEYS // 16):
-        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * 16 + offset
+    for at in range(entry, stop, KEYS // BLOCK):
+        key_row = ((block + layer_block).to(tl.int64) * KV_HEADS + head) * BLOCK + offset
         kv_at = key_row[:, None] * D + d[None, :]
-        inside = (at + keys // 16 < stop)[:, None] & (d < D)[None, :]
-        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // 16, stop, KEYS)
+        inside = (at + keys // BLOCK < stop)[:, None] & (d < D)[None, :]
+        next_block, next_info = _listed(entry_block, entry_info, at + KEYS // BLOCK, stop, KEYS)
         k = tl.load(k_pool + kv_at, mask=inside, other=0.0)
         scores = tl.dot(k, queries, input_precision=PRECISION)
         seen = _visible(info[:, None], offset[:, None], inner[None, :], length[None, :], window)
@@ -253,6 +255,17 @@ def partial_kernel(
 ):
     """Attention of the tiles that one program's share of entries touches.
 
+    Grid: (workers * KV_HEADS,), heads fastest.
+
+    Operands, beside the plan's arrays (see `Plan`):
+      q: [lanes, KV_HEADS * G, D].
+      k_pool, v_pool: [layers, blocks, KV_HEADS, BLOCK, D].
+      lengths: i32[lanes], in the plan's order.
+      lanes, wide_tiles: integers.
+      layer_block: the layer's first block among those of all layers, an integer or, if
+        LAYER_TRACED, a pointer to it.
+      partial_out, partial_lse: f32[rows, D] and f32[rows], the latter to base 2.
+
     Partials lie tile by tile: the wide ones at slot `worker + tile`, which no two pairs share since
     both only grow along the entries, then from row `narrow_base` the narrow ones likewise. WIDE is
     whether there are wide tiles at all, START_BLOCKS how many blocks of a wide tile are read in the
@@ -272,69 +285,69 @@ def partial_kernel(
             slot = (worker + tile) * KV_HEADS + head
             if WIDE and tile < wide_tiles:
                 _wide_tile(
-                    q,
-                    k_pool,
-                    v_pool,
-                    order,
-                    lengths,
-                    entry_block,
-                    entry_info,
-                    tile_start,
-                    tile_full,
-                    period,
-                    entry,
-                    stop,
-                    elapsed,
-                    tile,
-                    slot * WIDE_ROWS,
-                    head,
-                    lanes,
-                    layer_block,
-                    partial_out,
-                    partial_lse,
-                    scale,
-                    softcap,
-                    window,
-                    KV_HEADS,
-                    G,
-                    D,
-                    DIM,
-                    PRECISION,
-                    WIDE_LANES,
-                    WIDE_ROWS,
-                    WIDE_KEYS,
+                    q=q,
+                    k_pool=k_pool,
+                    v_pool=v_pool,
+                    order=order,
+                    lengths=lengths,
+                    entry_block=entry_block,
+                    entry_info=entry_info,
+                    tile_start=tile_start,
+                    tile_full=tile_full,
+                    period=period,
+                    entry=entry,
+                    stop=stop,
+                    elapsed=elapsed,
+                    tile=tile,
+                    slot=slot * WIDE_ROWS,
+                    head=head,
+                    lanes=lanes,
+                    layer_block=layer_block,
+                    partial_out=partial_out,
+                    partial_lse=partial_lse,
+                    scale=scale,
+                    softcap=softcap,
+                    window=window,
+                    KV_HEADS=KV_HEADS,
+                    G=G,
+                    D=D,
+                    DIM=DIM,
+                    PRECISION=PRECISION,
+                    TILE_LANES=WIDE_LANES,
+                    ROWS=WIDE_ROWS,
+                    KEYS=WIDE_KEYS,
                 )
             else:
                 narrow = tile - wide_tiles
                 slot -= wide_tiles * KV_HEADS
                 _narrow_tile(
-                    q,
-                    k_pool,
-                    v_pool,
-                    order,
-                    lengths,
-                    entry_block,
-                    entry_info,
-                    entry,
-                    stop,
-                    narrow,
-                    narrow_base + slot * NARROW_ROWS,
-                    head,
-                    lanes,
-                    layer_block,
-                    partial_out,
-                    partial_lse,
-                    scale,
-                    softcap,
-                    window,
-                    KV_HEADS,
-                    G,
-                    D,
-                    DIM,
-                    PRECISION,
-                    NARROW_LANES,
-                    NARROW_ROWS,
-                    NARROW_KEYS,
+                    q=q,
+                    k_pool=k_pool,
+                    v_pool=v_pool,
+                    order=order,
+                    lengths=lengths,
+                    entry_block=entry_block,
+                    entry_info=entry_info,
+                    entry=entry,
+                    stop=stop,
+                    tile=narrow,
+                    slot=narrow_base + slot * NARROW_ROWS,
+                    head=head,
+                    lanes=lanes,
+                    layer_block=layer_block,
+                    partial_out=partial_out,
+                    partial_lse=partial_lse,
+                    scale=scale,
+                    softcap=softcap,
+                    window=window,
+                    KV_HEADS=KV_HEADS,
+                    G=G,
+                    D=D,
+                    DIM=DIM,
+                    PRECISION=PRECISION,
+                    TILE_LANES=NARROW_LANES,
+                    ROWS=NARROW_ROWS,
+                    KEYS=NARROW_KEYS,
                 )
         elapsed += stop - entry + START_BLOCKS
         entry = stop

@@ -36,7 +36,16 @@ def merge_kernel(
     ROWS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """Combines the partials of ROWS rows of a narrow tile, PIECES of them at a time."""
+    """Combines the partials of ROWS rows of a narrow tile, PIECES of them at a time.
+
+    Grid: (narrow tiles * NARROW_ROWS / ROWS, KV_HEADS).
+
+    Operands, beside the plan's arrays (see `Plan`):
+      partial_out, partial_lse: f32[rows, D] and f32[rows], as `partial_kernel` leaves them.
+      lanes, wide_tiles, narrow_base: integers, as there.
+      out: [lanes, KV_HEADS * G, D].
+      lse: f32[lanes, KV_HEADS * G], natural.
+    """
     narrow_tile = tl.program_id(0) // (NARROW_ROWS // ROWS)
     head = tl.program_id(1)
     rows = tl.program_id(0) % (NARROW_ROWS // ROWS) * ROWS + tl.arange(0, ROWS)

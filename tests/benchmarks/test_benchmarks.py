@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from benchmarks.tiny import TINY
+from dendrite_jax.benchmarks.decode import max_context
 from dendrite_jax.benchmarks.fork import cost as fork
 from dendrite_jax.benchmarks.grammar import cases as grammar_cases
 from dendrite_jax.benchmarks.grammar import engine as grammar_engine
@@ -71,3 +72,13 @@ def test_grammar_counts_what_it_compiles(
     assert json.loads(json.dumps(result)) == result
     grammar.show(result)
     assert "grammar, 2 lanes, 2500 tokens" in capsys.readouterr().out
+
+
+def test_max_context_measures_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "tiny", TINY)
+    monkeypatch.setattr(max_context, "TURNS", (1, 2))
+    monkeypatch.setattr(max_context, "REPEATS", 1)
+    model = fork.random_model("tiny", "float32")
+    result = max_context.run(model, lanes=2, max_contexts=(64, 512))
+    assert [row["max_context"] for row in result["rows"]] == [64, 512]
+    assert json.loads(json.dumps(result)) == result

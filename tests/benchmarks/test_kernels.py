@@ -14,7 +14,8 @@ from dendrite_jax.benchmarks.decode import shared as branches
 from dendrite_jax.benchmarks.harness.shapes import SHAPES
 from dendrite_jax.benchmarks.kernels import attention as kernels
 from dendrite_jax.benchmarks.kernels import peer as kernels_peer
-from dendrite_jax.benchmarks.kernels.trees import BLOCK, TREES, Tree, random_tree
+from dendrite_jax.benchmarks.kernels.trees import TREES, Tree, random_tree
+from dendrite_jax.kernels.blocks import BLOCK_SIZE
 
 
 def test_every_benchmark_of_a_kernel_asks_for_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,7 +28,7 @@ def test_every_benchmark_of_a_kernel_asks_for_a_gpu(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("name", TREES)
 def test_a_tree_shares_and_covers(name: str) -> None:
     tree = TREES[name]()
-    held = -(-tree.length // BLOCK)
+    held = -(-tree.length // BLOCK_SIZE)
     for row, count in zip(tree.table, held, strict=True):
         assert (row[:count] >= 0).all()
         assert (row[:count] < tree.num_blocks).all()
@@ -40,7 +41,7 @@ def test_a_tree_shares_and_covers(name: str) -> None:
 def _sorted(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     order = np.lexsort(tree.table.T[::-1])
     order = order[tree.length[order] > 0]
-    return tree.table[order], -(-tree.length[order] // BLOCK)
+    return tree.table[order], -(-tree.length[order] // BLOCK_SIZE)
 
 
 @pytest.mark.parametrize("seed", range(20))

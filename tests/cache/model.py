@@ -91,7 +91,8 @@ class CacheModel:
             elif not self._takes_slot(slot, made):
                 continue
             blocks = source.blocks[: self._blocks(kept)]
-            made[slot] = Branch(source.tokens[:kept], blocks, source.error)
+            error = source.error if kept == len(source.tokens) else 0
+            made[slot] = Branch(source.tokens[:kept], blocks, error)
             self.ledger["forks"] += 1
             self.ledger["reused"] += kept
         self.branches.update(made)
@@ -105,6 +106,7 @@ class CacheModel:
             if branch is not None and not cut[-1]:
                 self.misuse |= BAD_LENGTH
             elif branch is not None:
+                branch.error = branch.error if kept == len(branch.tokens) else 0
                 del branch.tokens[kept:], branch.blocks[self._blocks(kept) :]
         return cut
 

@@ -213,10 +213,13 @@ def test_a_branch_cannot_be_cut_to_more_than_it_holds() -> None:
     assert len(harness.tokens(first)) == 3
 
 
-def test_a_flagged_branch_stays_flagged_when_it_is_cut() -> None:
+def test_a_flagged_branch_goes_on_when_it_is_cut() -> None:
     harness = Harness()
     (branch,) = harness.open()
     for count in (6, 6, 6):
         harness.append({branch: count})
-    harness.truncate({branch: 4})
+    harness.truncate({branch: 12})
     assert harness.append({branch: 1}) == [False]
+    whole, part = harness.fork([branch] * 2, None, [12, 11])
+    harness.truncate({branch: 4})
+    assert harness.append({branch: 1, whole: 1, part: 1}) == [True, False, True]

@@ -101,4 +101,4 @@ def test_compiled_programs_are_kept_unless_asked_not_to(checkpoint: str, tmp_pat
         return list(tmp_path.iterdir())
 
     assert run("--no-compile-cache") == []
-    assert any("prefill" in file.name for file in run())
+    assert any("open_prompts" in file.name for file in run())

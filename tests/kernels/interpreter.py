@@ -22,6 +22,7 @@ from dendrite_jax.kernels.copy_blocks import gpu as copy_blocks
 from dendrite_jax.kernels.linear import gpu as linear
 from dendrite_jax.kernels.paged_prefill import gpu as paged_prefill
 from dendrite_jax.kernels.rope_append import gpu as rope_append
+from dendrite_jax.kernels.tree_attention import entries
 from dendrite_jax.kernels.tree_attention import gpu as tree_attention
 
 _plain_dot = interpreter_builder.create_dot
@@ -34,6 +35,8 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Triton launch goes to the interpreter instead of a CUDA device."""
     for module in LAUNCHERS:
         monkeypatch.setattr(module, "launch", launch)
+    # The interpreter looks for it among the globals of whatever it runs.
+    monkeypatch.setattr(entries, "tl", tl, raising=False)
     monkeypatch.setattr(interpreter_builder, "create_dot", _dot)
 
 

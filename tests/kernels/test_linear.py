@@ -78,8 +78,8 @@ def test_a_product_takes_any_format() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weight": Dense(np.zeros((8, 95), np.float32))}, r"x \(2, 96\) and weight \(8, 95\)"),
-        ({"weight": Dense(np.zeros((7, 96), np.float32)), "swiglu": True}, "7 rows"),
+        ({"weight": Dense(jnp.zeros((8, 95)))}, r"x \(2, 96\) and weight \(8, 95\)"),
+        ({"weight": Dense(jnp.zeros((7, 96))), "swiglu": True}, "7 rows"),
         ({"norm": np.zeros(95, np.float32)}, r"norm has shape \(95,\), not \(96,\)"),
         ({"bias": np.zeros(7, np.float32)}, r"bias has shape \(7,\), not \(8,\)"),
     ],
@@ -87,7 +87,7 @@ def test_a_product_takes_any_format() -> None:
 def test_refuses_shapes_that_do_not_fit(change: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {
         "x": np.zeros((2, DEPTH), np.float32),
-        "weight": Dense(np.zeros((8, DEPTH), np.float32)),
+        "weight": Dense(jnp.zeros((8, DEPTH))),
     }
     with pytest.raises(ValueError, match=message):
         linear(**arguments | change)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache, partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dendrite_jax.benchmarks.kernels.trees import Tree, levels_tree, random_tree
+from dendrite_jax.kernels.tree_attention.entries import LANE_BITS, MAX_COLUMNS, pack, unpack
 from dendrite_jax.kernels.tree_attention.plan import Plan, build_plan, tile_counts
 from dendrite_jax.kernels.tree_attention.shapes import TreeTiles, tree_tiles
 
@@ -291,3 +293,20 @@ def test_64_bit_types_change_no_plan() -> None:
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert ours.dtype == np.int32
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_words_of_entries_hold_their_largest_numbers() -> None:
+    lanes = 1 << LANE_BITS
+    numbers = [[0, MAX_COLUMNS - 1], [0, 1, lanes - 1], [0, 1, lanes - 1]]
+    fields = [jnp.asarray(part, jnp.int32) for part in zip(*product(*numbers), strict=True)]
+    words = pack(*fields)
+    assert words.dtype == jnp.int32
+    assert (words >= 0).all()
+    for got, want in zip(unpack(words), fields, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("group", range(1, 65))
+def test_lanes_of_a_tile_fit_an_entry(group: int) -> None:
+    wide, narrow = tree_tiles(1024, group, 1, 64, 2).lanes(group)
+    assert 0 < narrow <= wide < 1 << LANE_BITS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,12 @@ from dendrite_jax.kernels.policy import KernelPolicy
 from dendrite_jax.models import AttentionSpec, Decoder, LayerSpec, MlpSpec, ModelConfig, decoder
 from dendrite_jax.models.families import param_layout
 from dendrite_jax.models.families.layout import build_params
+from dendrite_jax.models.fusion import Arranged
 from models.dense_decoder import dense_logits
 from models.tiny_models import uniform
 
 CACHE = CacheConfig(num_blocks=6, num_slots=2, max_context=32)
-TOKENS = np.array([[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]], np.int32)
+TOKENS = np.array([[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]])
 
 
 def model(specs: list[AttentionSpec], dtype: str = "float32") -> Decoder:
@@ -43,9 +45,9 @@ def logits(decoder: Decoder) -> jax.Array:
     """Of every position of TOKENS: all but the last by prefill, the last by a decode step."""
     state = engine.init(decoder, CACHE)
     state, ids = engine.open_branches(state, jax.random.split(jax.random.key(0), 2))
-    count = jnp.full(2, TOKENS.shape[1] - 1)
-    state, prefilled, _ = engine.score_tokens(decoder, state, ids, TOKENS[:, :-1], count)
-    _, stepped = engine.step(decoder, state, ids, TOKENS[:, -1])
+    tokens, count = jnp.asarray(TOKENS), jnp.full(2, TOKENS.shape[1] - 1)
+    state, prefilled, _ = engine.score_tokens(decoder, state, ids, tokens[:, :-1], count)
+    _, stepped = engine.step(decoder, state, ids, tokens[:, -1])
     return jnp.concatenate([prefilled, stepped.logits[:, None]], axis=1)
 
 
@@ -81,7 +83,7 @@ def test_equal_layers_are_traced_once(
     traced: list[LayerSpec] = []
     arrange = decoder.arrange
 
-    def counted(spec: LayerSpec, *rest: object) -> object:
+    def counted(spec: LayerSpec, *rest: Any) -> Arranged:
         traced.append(spec)
         return arrange(spec, *rest)
 

@@ -81,15 +81,15 @@ def test_parameters_are_the_tensors_fused(folder: Path) -> None:
         "down": ["mlp.down_proj.weight"],
         "down_bias": ["mlp.down_proj.bias"],
     }
-    layer = {
+    layer: dict[str, Any] = {
         key: np.concatenate([WEIGHTS[prefix + name] for name in names])
         for key, names in expected.items()
     }
-    layer |= {key: Dense(layer[key]) for key in ("qkv", "o", "gate_up", "down")}
+    layer |= {key: Dense(jnp.asarray(layer[key])) for key in ("qkv", "o", "gate_up", "down")}
     assert_same(params["layers"][1], layer)
     assert_same(params["embed"], WEIGHTS["model.embed_tokens.weight"])
     assert_same(params["final_norm"], WEIGHTS["model.norm.weight"])
-    assert_same(params["lm_head"], Dense(WEIGHTS["lm_head.weight"]))
+    assert_same(params["lm_head"], Dense(jnp.asarray(WEIGHTS["lm_head.weight"])))
     assert set(params) == {"embed", "final_norm", "lm_head", "layers"}
 
 

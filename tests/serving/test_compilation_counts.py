@@ -63,7 +63,9 @@ SCRIPT: dict[str, tuple[Callable[[Engine, Any], object], int]] = {
     "stop tokens": (lambda e, n: e.generate([0], 2, stop_tokens=range(n % 4)), 0),
     "temperature": (lambda e, n: e.generate([0], 2, Sampling(temperature=n / 4)), 0),
     "temperatures": (
-        lambda e, n: e.generate([0], 2, Sampling(temperature=jax.device_put(np.float32([n])))),
+        lambda e, n: e.generate(
+            [0], 2, Sampling(temperature=jax.device_put(np.array([n], np.float32)))
+        ),
         0,
     ),
     "greedy": (lambda e, n: e.generate([0], 2, GREEDY), 0),

@@ -56,12 +56,13 @@ def sampled(engine: Engine, seed: int = 3, **options: Any) -> Completion:
 
 
 def test_the_context_is_the_models_own_unless_said_otherwise(engine: Engine) -> None:
-    capacities = {"num_slots": 1, "num_blocks": 1}
+    capacities: dict[str, Any] = {"num_slots": 1, "num_blocks": 1}
     own = engine.model.max_position
+    assert own is not None
     assert Engine(engine.model, engine.tokenizer, **capacities).config.max_context == own
     with pytest.raises(ValueError, match=rf"max_context is {own + 1}; .* {own} tokens"):
         Engine(engine.model, engine.tokenizer, max_context=own + 1, **capacities)
-    longer = {"max_context": own + 1, "allow_longer_context": True, **capacities}
+    longer: dict[str, Any] = {"max_context": own + 1, "allow_longer_context": True, **capacities}
     assert Engine(engine.model, engine.tokenizer, **longer).config.max_context == own + 1
 
 

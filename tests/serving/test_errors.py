@@ -254,8 +254,9 @@ def test_a_branch_freed_during_its_stream_is_an_error(
 def test_capacities_below_one_are_named(shared_engine: Engine, field: str) -> None:
     model, tokenizer = shared_engine.model, shared_engine.tokenizer
     assert isinstance(model, Decoder)
+    capacities: dict[str, Any] = {field: 0}
     with pytest.raises(ValueError, match=rf"\.{field} is 0; it must be at least 1"):
-        Engine(model, tokenizer, **{field: 0})
+        Engine(model, tokenizer, **capacities)
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])

@@ -258,6 +258,8 @@ const summary = [
   count(data.ledger.forks, "fork"),
 ];
 if (data.at_capacity) summary.push("stopped growing for want of room");
+if (data.cut) summary.push("cut before its end");
+if (data.answers.length === 0 && data.reason) summary.push(data.reason);
 element("title").textContent = data.title || "Search tree";
 element("summary").textContent = summary.join(" · ");
 element("scale").style.background = `linear-gradient(to right, ${COLORS.join(", ")})`;

@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dendrite_jax.search import ROOT
 from dendrite_jax.search.export import FORMAT, VERSION, to_json
+from dendrite_jax.search.outcome import COMPLETE, REJECTED
 from search.export.made import Node, decode, make_result
 
 NASTY = '</script>"\\\n\u2028é😀'
@@ -34,6 +36,9 @@ def load(text: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     result = make_result(NODES, answers=[3, 1], problems=2, at_capacity=True)
+    codes = np.zeros(result.tree.outcome.shape, int)
+    codes[1, :5] = [COMPLETE, COMPLETE, REJECTED, COMPLETE, COMPLETE]
+    result = result.replace(tree=result.tree.replace(outcome=jnp.asarray(codes)))
     return load(to_json(result, 1, decode=decode, title=NASTY))
 
 
@@ -70,6 +75,11 @@ def test_the_rest_says_what_it_is_and_what_it_cost(found: dict[str, Any]) -> Non
     assert found["title"] == NASTY
     assert found["at_capacity"] is True
     assert found["peak_blocks"] == 5
+    assert found["cut"] is False
+    assert found["frontier"] == []
+    assert found["reason"] == "2 of 3 answers were found: 1 rejected by the scorer, room ran out"
+    outcomes = ["complete", "complete", "rejected", "complete", "complete"]
+    assert [node["outcome"] for node in found["nodes"]] == outcomes
     ledger = found["ledger"]
     assert (ledger["generated"], ledger["reused"], ledger["forks"]) == (2**20, 3, 4)
     assert ledger["prefilled"] == 0
