@@ -9,6 +9,9 @@ _PLAN = "kernels/tree_attention/plan.py"
 _PREFILL = ("kernels/test_paged_prefill.py::TestXla::test_matches_dense_float64",)
 _DECODE = ("kernels/test_tree_attention.py::TestXla::test_matches_dense_float64",)
 _IN_TURNS = ("kernels/test_tree_attention.py::TestXlaInTurns::test_matches_dense_float64",)
+_SHARED = (
+    "kernels/test_tree_attention.py::test_a_column_is_shared_where_all_lanes_see_one_block_whole",
+)
 _COVERED = ("kernels/test_tree_plan.py::test_every_lane_and_block_is_covered_once",)
 
 MUTANTS = (
@@ -66,7 +69,14 @@ MUTANTS = (
         "kernels/tree_attention/xla.py",
         "same = whole & (table == table[jnp.argmax(sees)])",
         "same = whole",
-        ("kernels/test_tree_attention.py::test_the_columns_that_all_lanes_see_whole",),
+        _SHARED,
+    ),
+    Mutant(
+        "a block that a lane sees partly is read as shared",
+        "kernels/tree_attention/xla.py",
+        "whole = (jnp.arange(max_blocks) + 1) * block_size <= end[:, None]",
+        "whole = jnp.arange(max_blocks) * block_size < end[:, None]",
+        _SHARED,
     ),
     Mutant(
         "rotary embedding turns the wrong way",
@@ -108,8 +118,8 @@ MUTANTS = (
     Mutant(
         "an entry's first lane is not counted from its tile",
         _PLAN,
-        "info = column << 16 | (lane - tile_lane) << 8 | end",
-        "info = column << 16 | lane << 8 | end",
+        "info = pack(column, lane - tile_lane, end)",
+        "info = pack(column, lane, end)",
         _COVERED,
     ),
     Mutant(
