@@ -4,6 +4,7 @@
 #   make test          format check, lint, types, all tests that need no torch
 #   make test-oracle   the tests against live transformers, the Triton interpreter and Chromium
 #   make test-fast     the quick tests only
+#   make mutants       break a line at a time and see that a test fails (up to 40 minutes)
 #   make wheel-test    build a wheel and use it outside the checkout
 #   make lint, make format, make clean
 #
@@ -24,7 +25,7 @@ PACKAGE = $(INSTALL) --no-build-isolation --editable
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-oracle test-fast wheel-test lint format clean
+.PHONY: demo test test-oracle test-fast mutants wheel-test lint format clean
 
 demo: $(VENV)/.package
 	$(BIN)/dendrite solve "4 5 6 10"
@@ -37,6 +38,10 @@ test-oracle: $(VENV)/.oracle
 
 test-fast: $(VENV)/.test
 	$(BIN)/pytest $(PYTEST_ARGS) -m "not oracle and not slow"
+
+# MUTANTS="beam kernels/" takes only those whose names or files have one of the words.
+mutants: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
 
 wheel-test: $(VENV)/.test
 	$(BIN)/pytest tests/packaging/test_wheel.py

@@ -177,6 +177,20 @@ def test_a_child_of_a_part_stands_in_the_grammar_where_that_part_ends() -> None:
     assert grammar_states(state, children[3:]) == [places[1]]
 
 
+def test_a_text_that_is_cut_away_begins_anew_at_the_cut() -> None:
+    state, ids = constrained.opened(["aaa"])
+    state = constrained.constrain(state, pad(ids[:1]), constrained.regex("(ab|abc)+"))
+    state, _ = truncate(state, pad(ids[:1]), pad([1]))
+    places = grammar_states(state, ids[:1])
+    for token in constrained.prompt("abcab"):
+        state, _ = step(constrained.model(), state, pad(ids[:1]), np.full(LANES, token))
+        places += grammar_states(state, ids[:1])
+    assert len(set(places[:3])) == 3
+    for kept in (5, 3, 2, 1):
+        state, _ = truncate(state, pad(ids[:1]), pad([kept]))
+        assert grammar_states(state, ids[:1]) == [places[kept - 1]]
+
+
 def test_a_resized_state_generates_the_same_tokens() -> None:
     model = bigram()
     state, ids = start(model, [[1, 2, 3, 4, 5], [6]])

@@ -174,8 +174,16 @@ SCHEMAS: dict[str, Any] = {
     },
     "oneOf coerced": {"oneOf": [INT, {"type": "number"}], "x-guidance": {"coerce_one_of": True}},
     "allOf numbers": {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 77}]},
+    "allOf bounds": {
+        "type": "integer",
+        "allOf": [{"minimum": 3, "maximum": 77}, {"minimum": -5, "maximum": 40}],
+    },
     "allOf multiples": {"allOf": [{"type": "integer", "multipleOf": 4}, {"multipleOf": 6}]},
     "allOf strings": {"type": "string", "allOf": [{"minLength": 2}, {"pattern": "^[ab]*$"}]},
+    "allOf lengths": {
+        "type": "string",
+        "allOf": [{"minLength": 1, "maxLength": 4}, {"minLength": 2, "maxLength": 3}],
+    },
     "allOf objects": {
         "allOf": [
             {"type": "object", "properties": {"a": INT}, "required": ["a"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from typing import Any
 
@@ -13,7 +14,14 @@ import pytest
 from llguidance import LLMatcher
 
 from dendrite_jax import grammar as gr
-from dendrite_jax.grammar.table.lazy_table import PROBES, edge_hash
+from dendrite_jax.grammar.table.lazy_table import (
+    NO_EDGE,
+    NODE,
+    PROBES,
+    LazyTable,
+    edge_hash,
+    find_edge,
+)
 from grammar.oracle import mask_of, matcher
 from grammar.vocabularies import byte_level
 
@@ -310,3 +318,21 @@ def test_the_hash_is_the_same_on_host_and_device() -> None:
     # A tenth full, runs of PROBES slots do not fill up.
     slots = np.bincount(host % 10_000, minlength=10_000)
     assert np.convolve(slots, np.ones(PROBES)).max() < 2 * PROBES
+
+
+def test_every_edge_of_a_crowded_table_is_found_and_no_other() -> None:
+    edges = np.full((64, 3), NO_EDGE, np.int32)
+    known: dict[tuple[int, int], int] = {}
+    for node, token in itertools.product(range(3, 9), range(9)):
+        first = int(edge_hash(np.array([node]), np.array([token]))[0])
+        slots = [(first + probe) % len(edges) for probe in range(PROBES)]
+        free = [slot for slot in slots if edges[slot, NODE] == NO_EDGE]
+        if free:
+            known[node, token] = 100 + len(known)
+            edges[free[0]] = node, token, known[node, token]
+    assert len(known) > 40
+    nothing = jnp.zeros((1, 1), jnp.uint32)
+    table = LazyTable(jnp.asarray(edges), nothing, nothing, nothing, nothing, vocab_size=1)
+    pairs = list(itertools.product(range(3, 12), range(12)))
+    found = find_edge(table, *jnp.asarray(pairs, jnp.int32).T)
+    assert found.tolist() == [known.get(pair, NO_EDGE) for pair in pairs]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dendrite_jax import grammar as gr
-from dendrite_jax.grammar.table.compiled import bucket
+from dendrite_jax.grammar.table.compiled import DEAD_STATE, bucket
 from grammar.vocabularies import byte_level
 
 TOKENS = byte_level().token_bytes
@@ -210,6 +210,14 @@ def test_forced_tokens_are_the_only_ones_allowed(compiler: gr.GrammarCompiler) -
     assert tokens.tolist() == [token(b"#"), gr.NO_TOKEN, gr.NO_TOKEN]
     assert bool(gr.can_terminate(g, state))
     assert int(g.forced_token[state]) == END
+
+
+def test_a_token_is_forced_where_its_state_allows_no_other(stacked: gr.CompiledGrammar) -> None:
+    used = np.flatnonzero((np.asarray(stacked.next_state) != DEAD_STATE).any(axis=1))
+    allowed = np.asarray(gr.allowed_tokens(stacked, jnp.asarray(used)))
+    assert set(allowed.sum(axis=1).tolist()) >= {1, 2, 3}
+    expected = np.where(allowed.sum(axis=1) == 1, np.argmax(allowed, axis=1), gr.NO_TOKEN)
+    np.testing.assert_array_equal(stacked.forced_token[used], expected)
 
 
 def test_the_pytree_round_trips(stacked: gr.CompiledGrammar) -> None:

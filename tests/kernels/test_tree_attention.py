@@ -85,6 +85,16 @@ def test_a_wide_table_is_not_read_where_it_is_empty() -> None:
             np.testing.assert_allclose(mapped[index], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize(("block", "end", "shared"), [(8, 48, 2), (7, 40, 2), (7, 48, 3)])
+def test_a_column_is_shared_where_all_lanes_see_one_block_whole(
+    block: int, end: int, shared: int
+) -> None:
+    table = jnp.array([[5, 3, 7, -1], [5, 3, block, -1], [-1] * 4, [5, 3, 7, 9]])
+    ends = jnp.array([48, end, 0, 49])
+    split = xla.split_columns(table, jnp.zeros_like(ends), ends, 16, shares=True)
+    assert tuple(map(int, split)) == (0, 0, shared, 4)
+
+
 @pytest.mark.parametrize(
     ("window", "expected"),
     [(None, (0, 0, 2, 4)), (35, (0, 1, 2, 4)), (20, (1, 2, 2, 4)), (1, (2, 3, 3, 4))],
