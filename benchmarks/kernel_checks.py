@@ -23,6 +23,7 @@ from jax import Array
 
 from dendrite_jax import cache as kv
 from dendrite_jax import engine
+from dendrite_jax.benchmarks import harness
 from dendrite_jax.benchmarks.harness.shapes import random_model
 from dendrite_jax.benchmarks.harness.timing import PARALLEL
 from dendrite_jax.benchmarks.kernels.trees import Tree, random_tree
@@ -314,7 +315,8 @@ def main(arguments: list[str] | None = None) -> int:
     if jax.default_backend() != "gpu":
         print(f"the kernels run on a GPU; this is {jax.default_backend()}", file=sys.stderr)
         return 2
-    result = run(options.trees)
+    about = {"benchmark": "kernel_checks", "environment": harness.environment()}
+    result = about | run(options.trees)
     print(json.dumps(result, indent=1))
     return 1 if result["failed"] else 0
 

@@ -100,6 +100,7 @@ def _run(name: str, as_json: bool, out: Path | None) -> None:
     module: ModuleType = importlib.import_module(f"dendrite_jax.benchmarks.{name}")
     measured: dict[str, Any] = module.run()
     about = provenance()  # after the run, whose peers need the device before this process does
+    about["options"].pop("out")  # where the file goes is no part of it
     environment = about["environment"] | measured.get("environment", {})
     result = about | measured | {"environment": environment}
     if out is not None:
