@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from dendrite_jax.benchmarks import harness
+from dendrite_jax.benchmarks.harness.counts import CountError
 from dendrite_jax.tasks.game24.game.graph import load_test_puzzles
+from dendrite_jax.tasks.game24.solutions import Results
 from dendrite_jax.tasks.game24.solve import Game24Search, load_solver
 
 BREADTH, PROPOSALS = 5, 40
@@ -23,14 +26,14 @@ def run() -> dict[str, Any]:
 
     search.solve(puzzles[:1])
     start = time.perf_counter()
-    solved = sum(search.solve([puzzle]).solutions[0].any_solved for puzzle in puzzles)
-    rows = [_row("one at a time", len(puzzles), solved, time.perf_counter() - start)]
+    singly = [search.solve([puzzle]) for puzzle in puzzles]
+    seconds = time.perf_counter() - start
+    rows = [_own_row("one at a time", singly, seconds)]
 
     search.solve_batch(puzzles)
     start = time.perf_counter()
     results = search.solve_batch(puzzles)
-    solved = sum(solution.any_solved for solution in results.solutions)
-    rows.append(_row("one batch", len(puzzles), solved, time.perf_counter() - start))
+    rows.append(_own_row("one batch", [results], time.perf_counter() - start))
 
     peer = _peer_row(pretrained.tokenizer, puzzles[:PEER_PUZZLES])
     return {
@@ -62,6 +65,15 @@ def _peer_row(tokenizer: Any, puzzles: list[tuple[int, ...]]) -> dict[str, Any] 
     start = time.perf_counter()
     solved = sum(peer.solve(puzzle) for puzzle in puzzles)
     return _row("transformers", len(puzzles), solved, time.perf_counter() - start)
+
+
+def _own_row(name: str, searches: Sequence[Results], seconds: float) -> dict[str, Any]:
+    """The row of timed searches; CountError if one of them did nothing by its ledger."""
+    for found in searches:
+        if not found.ledger["generated"] or not found.ledger["steps"]:
+            raise CountError(f"a search that was timed counts {found.ledger}")
+    solutions = [solution for found in searches for solution in found.solutions]
+    return _row(name, len(solutions), sum(each.any_solved for each in solutions), seconds)
 
 
 def _row(name: str, puzzles: int, solved: int, seconds: float) -> dict[str, Any]:
