@@ -34,18 +34,21 @@ def main() -> list[float]:
     prompt = "<|bos|>Make 24 from 4 5 6 10\n"
     state, roots = start(model, prompt, config, tokenizer=tokenizer, new_tokens=3 * 27)
 
+    begin = jax.jit(loop.start, static_argnums=4)
     advance = jax.jit(loop.advance)
-    search = loop.start(pieces, state, roots, jax.random.key(3), config)
+    look = jax.jit(lambda search: (loop.read(pieces, search), loop.unfinished(search)))
+    search = begin(pieces, state, roots, jax.random.key(3), config)
     best = []
     with tempfile.TemporaryDirectory() as folder:
-        while loop.unfinished(search):
+        unfinished = True
+        while unfinished:
             search = advance(model, pieces, search)
-            best.append(float(loop.read(pieces, search).values[0, 0]))
+            found, unfinished = look(search)
+            best.append(float(found.values[0, 0]))
             if len(best) == 2:
                 # A loop is a pytree without weights: save it, and go on with what was saved.
                 checkpoints.save(Path(folder) / "loop", search)
                 search = checkpoints.restore(Path(folder) / "loop", like=search)
-    _, found = loop.finish(pieces, search)
     print(" ".join(f"{value:.3f}" for value in best))
     print(f"visits of the root {int(found.tree.visits[0, 0])}")
     return best

@@ -14,11 +14,11 @@ import jax
 
 from dendrite_jax.engine import StopRules
 from dendrite_jax.search import (
-    DVTSConfig,
+    BestOfNConfig,
     RewardModel,
     SampleThoughts,
     ValueTokens,
-    dvts,
+    best_of_n,
     path_tokens,
 )
 from dendrite_jax.serving import start
@@ -26,22 +26,20 @@ from dendrite_jax.tasks.game24.solve import load_solver
 
 
 def main() -> str:
-    """Prints the best of three subtrees' paths and gives its text."""
+    """Prints the best of twelve first steps of a puzzle and gives its text."""
     policy, tokenizer = load_solver()
     verdicts = [tokenizer.encode(word)[0] for word in (" sure", " impossible")]
     judge = RewardModel(policy, readout=ValueTokens.of(verdicts, (1.0, 0.001)))
-    config = DVTSConfig(n=12, beam_width=4, iterations=3)
+    config = BestOfNConfig(n=12, vote="max")
     prompt = "<|bos|>Make 24 from 4 5 6 10\n"
-    state, roots = start(policy, prompt, config, tokenizer=tokenizer, new_tokens=3 * 24)
+    state, roots = start(policy, prompt, config, tokenizer=tokenizer, new_tokens=24)
 
     # A step of the puzzle ends before its verdict, which the reward model's readout asks for.
     steps = SampleThoughts(24, StopRules.of(tokenizer.encode(")")))
-    search = jax.jit(partial(dvts, config=config))
-    key = jax.random.key(1)
-    commit = jax.numpy.array(tokenizer.encode(" sure\n"))
-    _, found = search(policy, state, roots, key, expand=steps, score=judge, commit=commit)
-    thoughts = path_tokens(found.tree, 0, int(found.answers[0, 0]))
-    text = "\n".join(tokenizer.decode(thought).strip() for thought in thoughts)
+    search = jax.jit(partial(best_of_n, config=config))
+    _, found = search(policy, state, roots, jax.random.key(1), expand=steps, score=judge)
+    (step,) = path_tokens(found.tree, 0, int(found.answers[0, 0]))
+    text = tokenizer.decode(step).strip()
     print(text)
     ledger = found.ledger.totals()
     print(f"tokens judged {ledger['scored']}")

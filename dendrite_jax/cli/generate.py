@@ -92,8 +92,8 @@ def generate(
         engine = _load(model, dtype, max_context, num_branches + 1, console, quiet=as_json)
         ids = engine.tokenizer.encode(prompt, add_special_tokens=True)
         check_prompt(ids, engine.model.vocab_size, engine.config.max_context)
+        compiled = None if grammar is None else engine.compile(grammar)
         with working(console, "compiling and running the prompt", quiet=as_json):
-            compiled = None if grammar is None else engine.compile(grammar)
             root = engine.prompt(ids, seed=seed, grammar=compiled)
             branches = engine.fork(root, num_branches)
         rounds = engine.stream(branches, max_new_tokens, sampling, stop_strings)

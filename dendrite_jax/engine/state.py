@@ -77,11 +77,10 @@ def init(model: Model, config: CacheConfig, *, allow_longer_context: bool = Fals
       allow_longer_context: static; lets a branch hold more tokens than the model was made for.
 
     Raises:
-      ValueError: `max_context`, in whole blocks, is beyond the model's `max_position`.
+      ValueError: `max_context` is beyond the model's `max_position`.
     """
     limit = model.max_position
-    beyond = limit is not None and config.max_blocks > -(-limit // config.block_size)
-    if beyond and not allow_longer_context:
+    if limit is not None and config.max_context > limit and not allow_longer_context:
         raise ValueError(
             f"max_context is {config.max_context}; the model was made for {limit} tokens "
             "(max_position), and allow_longer_context=True runs it beyond"

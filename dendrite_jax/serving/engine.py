@@ -257,6 +257,7 @@ class Engine:
         check_sampling(sampling)
         max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
         chunk = min(whole_number(chunk, "chunk", least=1), max_new_tokens)
+        fast_forward = whole_number(fast_forward, "fast_forward", least=0)
         check_grammar(grammar, self.model.vocab_size)
         lanes = _Lanes(
             branches,

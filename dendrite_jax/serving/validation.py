@@ -111,7 +111,9 @@ def check_seed(seed: int) -> None:
 
 
 def check_grammar(grammar: CompiledGrammar | LazyGrammar | None, vocab_size: int) -> None:
-    """Raises ValueError for a grammar compiled for another vocabulary."""
+    """Raises ValueError for what is no compiled grammar, or one of another vocabulary."""
+    if not isinstance(grammar, CompiledGrammar | LazyGrammar | None):
+        raise ValueError(f"grammar is {_short(grammar)}; it takes what `Engine.compile` gives")
     if grammar is not None and grammar.vocab_size != vocab_size:
         raise ValueError(
             f"grammar.vocab_size is {grammar.vocab_size}; the model's vocab_size is {vocab_size}"
@@ -143,6 +145,8 @@ def check_sampling(sampling: Sampling) -> None:
     }
     for field, (limit, allowed) in bounds.items():
         value = getattr(sampling, field)
+        if value is not None and not np.issubdtype(np.asarray(value).dtype, np.number):
+            raise ValueError(f"sampling.{field} is {_short(value)}; it takes a number")
         if value is not None and not np.all(allowed(np.asarray(value))):
             raise ValueError(
                 f"sampling.{field} is {np.asarray(value).tolist()}; it must be {limit}"

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import struct
+from hypothesis import settings
 from jax import Array
 
 from cache.harness import HEAD_DIM, SMALL, Harness
@@ -125,4 +126,5 @@ class TwoGroupMachine(CacheMachine):
         return Harness(SMALL, SHAPE, two_codecs())
 
 
+TwoGroupMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=40)
 TestTwoGroupMachine = pytest.mark.slow(TwoGroupMachine.TestCase)

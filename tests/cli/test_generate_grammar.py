@@ -84,7 +84,7 @@ def test_bad_grammars_are_one_line_and_exit_code_2(
     dendrite: Dendrite, checkpoint: str, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "bad").write_text("{")
-    (tmp_path / "unsupported").write_text('{"not": {}}')
+    (tmp_path / "unsupported").write_text('{"not": {"const": 1}}')
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     given = [re.sub(r"^\{(\w+)\}$", rf"{tmp_path}/\1", argument) for argument in arguments]
     ran = dendrite("generate", "--model", checkpoint, "--prompt", "x", *SIZES, *given)

@@ -72,6 +72,8 @@ THOUGHT_SEARCHES = {
 EVERY_SEARCH = ["beam_search", *THOUGHT_SEARCHES]
 DISTINCT_SEARCHES = [name for name in EVERY_SEARCH if name != "sample"]
 """Without the one that `best_of_n` runs, to vote on what it finds."""
+A_KIND_OF_LOOP = ["beam_search", "tree_of_thoughts", "depth_first", "mcts"]
+"""One search of each loop; those by levels share theirs, and differ in plain functions."""
 BEAMS = BeamSearchConfig(width=4, max_new_tokens=5, groups=2, diversity_penalty=0.5)
 STOPS = jnp.array([0, 8])
 EXPAND = SampleThoughts(4, StopRules(STOPS))

@@ -16,7 +16,7 @@ from dendrite_jax.search import SearchResult, TreeOfThoughtsConfig
 from dendrite_jax.search.levels.loop import start as start_thoughts
 from dendrite_jax.search.protocol import Pieces
 from engine.programs import LANES, bigram, start
-from search.every_search import DISTINCT_SEARCHES, EXPAND, model_of, program
+from search.every_search import A_KIND_OF_LOOP, DISTINCT_SEARCHES, EXPAND, model_of, program
 from search.programs import CACHE, assert_only_roots_held
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ def test_alone_each_problem_finds_the_same_in_one_trace_without_the_host(name: s
     assert traces == 1
 
 
-@SEARCHES
+@pytest.mark.parametrize("name", A_KIND_OF_LOOP)
 def test_vmap_over_states_is_a_loop_over_them(name: str) -> None:
     pairs = []
     for first in (0, 2):

@@ -16,7 +16,7 @@ from dendrite_jax.engine import State, StopRules
 from dendrite_jax.search import BeamSearchConfig, RewardModel, SampleThoughts, ValueTokens
 from dendrite_jax.testing import BigramModel
 from engine.programs import LANES, bigram
-from search.every_search import DISTINCT_SEARCHES, THOUGHT_SEARCHES
+from search.every_search import A_KIND_OF_LOOP, THOUGHT_SEARCHES
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def program(name: str, state: State, roots: Array) -> tuple[State, Any]:
     return bound(MODEL, state, roots, key, expand=expand, commit=commit)
 
 
-@pytest.mark.parametrize("name", DISTINCT_SEARCHES)
+@pytest.mark.parametrize("name", A_KIND_OF_LOOP)
 def test_a_search_holds_one_pool(name: str) -> None:
     state = jax.eval_shape(lambda: engine.init(MODEL, LARGE))
     roots = jax.ShapeDtypeStruct((LANES,), jnp.int32)
@@ -62,7 +62,7 @@ def test_a_search_holds_one_pool(name: str) -> None:
     assert memory.temp_size_in_bytes < POOL_BYTES / 50
 
 
-@pytest.mark.parametrize("name", ["beam_search", "dvts", "depth_first", "mcts"])
+@pytest.mark.parametrize("name", A_KIND_OF_LOOP)
 def test_a_vmapped_search_copies_no_pool(name: str) -> None:
     """One search a kind of loop; a loop of which each mapped one ends for itself would copy all."""
     mapped = 2

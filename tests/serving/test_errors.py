@@ -11,6 +11,7 @@ import pytest
 
 from dendrite_jax.cache import BranchError, CapacityError
 from dendrite_jax.engine import GREEDY, PLAIN
+from dendrite_jax.grammar import Grammar
 from dendrite_jax.models import Decoder
 from dendrite_jax.serving import Engine
 from dendrite_jax.serving.validation import PromptError, check_stop_strings
@@ -74,6 +75,21 @@ REFUSALS: dict[str, tuple[Callable[[Any, Any], object], type[Exception], str]] =
         lambda e, b: e.generate([b], 1, stop_strings=[3]),
         ValueError,
         r"stop_strings is \[3\]; it takes a text or a list of texts",
+    ),
+    "a grammar that is not compiled": (
+        lambda e, b: e.generate([b], 1, grammar=Grammar.from_regex("a+")),
+        ValueError,
+        "grammar is Grammar.*; it takes what `Engine.compile` gives",
+    ),
+    "a text for a length": (
+        lambda e, b: e.generate([b], 1, fast_forward="a"),
+        ValueError,
+        "fast_forward is 'a'; it takes a whole number",
+    ),
+    "a text for a number": (
+        lambda e, b: e.generate([b], 1, PLAIN.replace(top_k="a")),
+        ValueError,
+        "sampling.top_k is 'a'; it takes a number",
     ),
     "a temperature": (
         lambda e, b: e.generate([b], 1, 0.7),

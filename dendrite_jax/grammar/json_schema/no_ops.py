@@ -42,11 +42,14 @@ def is_no_op(keyword: str, schema: Mapping[str, Any]) -> bool:
     if keyword == "not":
         return value is False
     if keyword == "if":
-        return all(_is_anything(schema.get(branch, True)) for branch in ("then", "else"))
+        return all(is_no_op(branch, schema) for branch in ("then", "else") if branch in schema)
     if keyword in ("then", "else"):
-        return "if" not in schema or _is_anything(value)
+        never = schema.get("if") is False if keyword == "then" else _is_anything(schema.get("if"))
+        return "if" not in schema or never or _is_anything(value)
+    if keyword == "contains":
+        return schema.get("minContains") == 0 and "maxContains" not in schema
     if keyword in ("minContains", "maxContains"):
-        return "contains" not in schema
+        return "contains" not in schema or is_no_op("contains", schema)
     if keyword == "uniqueItems":
         most = schema.get("maxItems")
         return value is False or (value is True and most in (0, 1))

@@ -40,7 +40,7 @@ def rank_continuations(
     searching: Array,
     length: Array,
     config: BeamSearchConfig,
-    stop_tokens: Array,
+    stop_tokens: Array | None,
 ) -> tuple[Ranked, Array]:
     """The best continuations of each group, and the i32[rows, beams] of them that run on.
 
@@ -54,7 +54,7 @@ def rank_continuations(
       searching: bool[rows], which groups go on.
       length: i32[], of the beams after this token step.
       config: static shape of the search.
-      stop_tokens: i32[n].
+      stop_tokens: i32[n], or None.
     """
     rows, beams = branches.shape
     problems = rows // config.groups
@@ -73,8 +73,9 @@ def rank_continuations(
         logprob, index = jax.lax.top_k(total.reshape(problems, -1), num_ranked)
         parent, token = jnp.divmod(index, vocab)
         branch = jnp.take_along_axis(branches, parent, axis=1)
-        stops = jnp.any(token[..., None] == stop_tokens, axis=-1) | last
-        stops |= engine.ends_text(state, branch, token)
+        stops = engine.ends_text(state, branch, token) | last
+        if stop_tokens is not None:
+            stops |= jnp.any(token[..., None] == stop_tokens, axis=-1)
         runs_on, chosen = jax.lax.top_k(jnp.where(stops, -jnp.inf, logprob), beams)
         next_token = jnp.take_along_axis(token, chosen, axis=1)
         taken = taken.at[problem, next_token].add(~jnp.isneginf(runs_on))
@@ -115,6 +116,6 @@ def keep_where(beams: Beams, keep: Array) -> Beams:
     )
 
 
-def ranked_per_beam(stop_tokens: Array) -> int:
+def ranked_per_beam(stop_tokens: Array | None) -> int:
     """Continuations that are ranked for each beam: so many that one of them runs on."""
-    return max(2, 1 + stop_tokens.shape[0])
+    return 2 if stop_tokens is None else max(2, 1 + stop_tokens.shape[0])

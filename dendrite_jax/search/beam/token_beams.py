@@ -36,9 +36,9 @@ class BeamPieces(Piece):
     stop_tokens: Array | None = None  # i32[n], a beam that takes one is finished
 
     @property
-    def stops(self) -> Array:
-        """i32[n]"""
-        return jnp.zeros(0, jnp.int32) if self.stop_tokens is None else self.stop_tokens
+    def stops(self) -> Array | None:
+        """i32[n], or None where nothing ends a beam: no loop may read an array of size zero."""
+        return None if self.stop_tokens is None or not self.stop_tokens.size else self.stop_tokens
 
 
 class BeamLoop(struct.PyTreeNode):
@@ -226,8 +226,9 @@ def finish(pieces: BeamPieces, loop: BeamLoop) -> tuple[State, SearchResult]:
     return state, read(pieces, loop.replace(session=Session(state)))
 
 
-def _check_vocabulary(vocab_size: int, config: BeamSearchConfig, stop_tokens: Array) -> None:
-    num_stops, per_beam = stop_tokens.shape[0], ranked_per_beam(stop_tokens)
+def _check_vocabulary(vocab_size: int, config: BeamSearchConfig, stop_tokens: Array | None) -> None:
+    num_stops = 0 if stop_tokens is None else stop_tokens.shape[0]
+    per_beam = ranked_per_beam(stop_tokens)
     if config.width > vocab_size:
         raise ValueError(f"width is {config.width}; it must be at most vocab_size, {vocab_size}")
     if per_beam > vocab_size:

@@ -153,11 +153,13 @@ def _grow(
         session, grown = carry
         first = jax.tree.map(lambda field: field[:, :, :width], grown)
         session, first = grow(jnp.where(wanted, count, 0), session, first)
-        return session, jax.tree.map(
-            lambda all, some: all.at[:, :, :width].set(jnp.where(wanted, some, all[:, :, :width])),
-            grown,
-            first,
-        )
+
+        def put(all: Array, some: Array) -> Array:
+            # As a scatter it would read an array of size zero where the family is whole.
+            kept = jnp.where(wanted, some, all[:, :, :width])
+            return jax.lax.dynamic_update_slice_in_dim(all, kept, 0, axis=2)
+
+        return session, jax.tree.map(put, grown, first)
 
     # Roots are expanded once, before other nodes; the lanes that only they need are not run later.
     opens = jnp.any(nodes == ROOT)

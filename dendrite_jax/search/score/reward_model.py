@@ -42,8 +42,17 @@ class RewardModel(Piece):
     scorer: Scorer | None = None  # whose merge keys, answers and rejections hold; see `revalue`
 
     def open(self, state: State, roots: Array) -> Mirror:
-        """Runs the roots' prompts i32[problems] through the reward model."""
-        cache = state.cache
+        """Runs the roots' prompts i32[problems] through the reward model.
+
+        Raises:
+          ValueError: the search's branches may hold more tokens than it was made for.
+        """
+        cache, limit = state.cache, self.model.max_position
+        if limit is not None and cache.max_context > limit:
+            raise ValueError(
+                f"max_context of the search's state is {cache.max_context}; the reward model was "
+                f"made for {limit} tokens (max_position), and holds all that a branch may hold"
+            )
         capacities = CacheConfig(
             cache.num_blocks, cache.num_slots, cache.max_context, cache.block_size
         )

@@ -118,6 +118,8 @@ class AnswerTokens(Piece):
     def __call__(self, model: Model, state: State, thoughts: Thoughts) -> Scored:
         scorer = mean_loglikelihood if self.scorer is None else self.scorer
         scored = as_scored(scorer(model, state, thoughts), thoughts)
+        if not self.tokens.size:  # no loop may read an array of size zero
+            return scored
         place = jnp.maximum(thoughts.length - 1, 0)
         last = jnp.take_along_axis(thoughts.tokens, place[:, None], axis=1)
         return scored._replace(answer=scored.answer | jnp.any(last == self.tokens, axis=1))
