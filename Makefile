@@ -3,7 +3,7 @@
 #   make demo          solve a puzzle with the embedded model
 #   make test          format check, lint, types, all tests that need no torch
 #   make test-oracle   the tests against live transformers, the Triton interpreter and Chromium
-#   make test-fast     the quick tests only
+#   make test-fast     the quick tests only; TESTS=tests/engine chooses among them
 #   make mutants       break a line at a time and see that a test fails (up to 40 minutes)
 #   make wheel-test    build a wheel and use it outside the checkout
 #   make lint, make format, make clean
@@ -37,7 +37,7 @@ test-oracle: $(VENV)/.oracle
 	DENDRITE_ORACLE=1 TRITON_INTERPRET=1 $(BIN)/pytest $(PYTEST_ARGS) -m oracle $(ORACLES)
 
 test-fast: $(VENV)/.test
-	$(BIN)/pytest $(PYTEST_ARGS) -m "not oracle and not slow"
+	$(BIN)/pytest $(PYTEST_ARGS) -m "not oracle and not slow" $(TESTS)
 
 # MUTANTS="beam kernels/" takes only those whose names or files have one of the words.
 mutants: $(VENV)/.test
