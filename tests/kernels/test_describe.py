@@ -11,7 +11,6 @@ import pytest
 
 from dendrite_jax.kernels.describe import describe
 from dendrite_jax.kernels.policy import KernelPolicy
-from dendrite_jax.kernels.tree_attention import make_plan
 
 
 class Pair(NamedTuple):
@@ -43,18 +42,3 @@ class Counters:
 )
 def test_a_line_tells_dtypes_and_shapes(value: object, line: str) -> None:
     assert describe(value) == line
-
-
-def test_a_plan_prints_as_one_line() -> None:
-    table, length = jnp.zeros((2, 4), jnp.int32), jnp.ones(2, jnp.int32)
-    pool = jnp.zeros((1, 8, 1, 16, 64), jnp.bfloat16)
-
-    def line(table: jax.Array, length: jax.Array) -> jax.Array:
-        plan = make_plan(table, length, pool, 4, policy=KernelPolicy("triton"))
-        lines.append(repr(plan))
-        return length
-
-    lines: list[str] = []
-    jax.eval_shape(line, table, length)
-    assert lines[0].startswith("Plan(table=i32[2,4], order=i32[2], ")
-    assert "\n" not in lines[0]

@@ -199,3 +199,18 @@ def test_refuses_a_table_whose_columns_an_entry_can_not_number() -> None:
         UnsupportedError, match="32769 blocks a lane: the kernel takes at most 32768"
     ):
         make_plan(table, length, pool, 4, policy=TRITON)
+
+
+def test_a_plan_prints_as_one_line() -> None:
+    table, length = jnp.zeros((2, 4), jnp.int32), jnp.ones(2, jnp.int32)
+    pool = jnp.zeros((1, 8, 1, 16, 64), jnp.bfloat16)
+
+    def line(table: jax.Array, length: jax.Array) -> jax.Array:
+        plan = make_plan(table, length, pool, 4, policy=KernelPolicy("triton"))
+        lines.append(repr(plan))
+        return length
+
+    lines: list[str] = []
+    jax.eval_shape(line, table, length)
+    assert lines[0].startswith("Plan(table=i32[2,4], order=i32[2], ")
+    assert "\n" not in lines[0]
