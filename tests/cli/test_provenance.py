@@ -89,7 +89,7 @@ def test_a_benchmarks_report_names_its_command(
     found = json.loads(ran.out)
     assert found == json.loads(file.read_text())
     assert found["command"] == "dendrite bench fork"
-    assert found["options"] == {"as_json": True, "out": str(file)}
+    assert found["options"] == {"as_json": True}
     assert found["environment"]["date"] == "then"
     assert found["environment"]["packages"]["jax"] == jax.__version__
     assert found["rows"] == []
