@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 from dendrite_jax import engine
 from dendrite_jax.cache import BranchError, debug, raise_errors
@@ -41,6 +39,7 @@ from engine.programs import (
     step,
 )
 from engine.sampling_oracle import Knobs
+from jaxprs import loops_of
 
 MODEL = bigram()
 NEW = 12
@@ -135,15 +134,6 @@ def test_no_loop_reads_or_carries_an_array_of_size_zero(
     assert loops
     for loop in loops:
         assert all(var.aval.size for var in (*loop.invars, *loop.outvars))
-
-
-def loops_of(jaxpr: Any) -> Iterator[Any]:
-    """The loops of a program, those inside others too."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in ("while", "scan"):
-            yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from loops_of(inner)
 
 
 def leaves(tree: Any) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,21 +12,11 @@ from dendrite_jax import engine, search
 from dendrite_jax.cache import CacheConfig
 from dendrite_jax.search import AnswerTokens, SampleThoughts
 from engine.programs import bigram
+from jaxprs import loops_of
 from search.every_search import BEAMS, EVERY_SEARCH, THOUGHT_SEARCHES
 
 CACHE = CacheConfig(num_blocks=8, num_slots=40, max_context=32, block_size=4)
 NOTHING = jnp.zeros(0, jnp.int32)
-
-
-def loops_of(jaxpr: Any) -> Iterator[Any]:
-    """The loops of a program, those inside others too."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in ("while", "scan"):
-            yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from loops_of(getattr(inner, "jaxpr", inner))
 
 
 @pytest.mark.parametrize("name", EVERY_SEARCH)
